@@ -1,0 +1,1 @@
+//! HTTP dispatch between instances: routes and exchanges, no wire format.

@@ -1,0 +1,1 @@
+//! The log: tracing to standard error, and the last lines for the monitor.

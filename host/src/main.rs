@@ -1,0 +1,3 @@
+//! The `medusa` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The monitor: commands over a Unix socket.

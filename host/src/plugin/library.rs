@@ -1,0 +1,1 @@
+//! One loaded image: a sealed copy, opened, its range known, closed and verified.

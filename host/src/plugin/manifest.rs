@@ -1,0 +1,1 @@
+//! What a library says of itself, read without running it.

@@ -1,0 +1,1 @@
+//! The host's pool: the few threads that blocking work runs on.

@@ -1,0 +1,1 @@
+//! The system calls that need unsafe: memfd, openat2, mapping lists, signals.

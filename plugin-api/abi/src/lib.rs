@@ -1,0 +1,1 @@
+//! The contract between the medusa host and its plugins.

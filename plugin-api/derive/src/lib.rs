@@ -1,0 +1,1 @@
+//! The derive macro behind `medusa_plugin_api::Config`.

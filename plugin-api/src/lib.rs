@@ -1,0 +1,1 @@
+//! Write a plugin for the medusa server.

@@ -1,0 +1,1 @@
+//! Black-box tests of medusa: the harness that the tests share.
