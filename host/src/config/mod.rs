@@ -1,1 +1,3 @@
 //! The configuration file: text to a checked, typed configuration.
+
+pub mod schema;
