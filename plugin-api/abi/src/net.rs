@@ -1,0 +1,154 @@
+//! Connections and listeners, and the two shapes of a service over them.
+
+use core::ffi::c_void;
+
+use abi_stable::StableAbi;
+
+use crate::{
+    code::Code,
+    data::{ByteSink, Handle, Slice, Table},
+    task::Task,
+};
+
+/// An address of a socket.
+#[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SocketAddress {
+    /// 0 none, 1 a Unix socket (the path is not told), 4 IPv4, 6 IPv6.
+    pub family: u16,
+    pub port: u16,
+    /// IPv6 scope.
+    pub scope: u32,
+    /// Network order; IPv4 in the first four bytes.
+    pub address: [u8; 16],
+}
+
+impl SocketAddress {
+    /// No address.
+    pub const NONE: SocketAddress =
+        SocketAddress { family: 0, port: 0, scope: 0, address: [0; 16] };
+}
+
+/// What is known of a connection.
+#[derive(StableAbi, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ConnectionInfo {
+    pub remote: SocketAddress,
+    pub local: SocketAddress,
+    /// The connection's number in the log and in the monitor; never used twice.
+    pub id: u64,
+    /// Which of the instance's `listen` addresses it came in by, from 0; `u32::MAX` for others.
+    pub listener: u32,
+    pub flags: u32,
+    pub spare: [u64; 4],
+}
+
+/// Asks for a listener or an outgoing connection.
+#[derive(StableAbi, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SocketSpec {
+    /// Where to listen (port 0: any), or whom to connect to.
+    pub address: SocketAddress,
+    /// For outgoing connections: the address to come from, or [`SocketAddress::NONE`].
+    pub from: SocketAddress,
+    /// For listeners: how many connections may wait; 0 is the host's default.
+    pub backlog: u32,
+    pub flags: u32,
+    pub spare: [u64; 2],
+}
+
+/// `conn_write`: more bytes follow at once, so that the host may hold these back to fill a packet.
+pub const WRITE_MORE: u32 = 1;
+
+/// A piece of memory in a vectored write; the same layout as `struct iovec`.
+#[derive(StableAbi, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct IoSlice {
+    pub ptr: *const u8,
+    pub len: usize,
+}
+
+/// `conn_option`: small writes go out at once (TCP_NODELAY). On by default.
+pub const OPTION_NODELAY: u32 = 1;
+/// `conn_option`: the kernel asks now and then whether the peer is still there (SO_KEEPALIVE). Off by default.
+pub const OPTION_KEEPALIVE: u32 = 2;
+
+/// The simple shape of a service: one task per connection, which ends where it began.
+///
+/// OWNERSHIP: `data` passes to the host with the registration and comes back through `hooks.drop`.
+#[derive(StableAbi, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Service {
+    pub data: *mut c_void,
+    pub hooks: Table<ServiceHooks>,
+}
+
+/// What the host does with a [`Service`].
+#[derive(StableAbi)]
+#[repr(C)]
+#[sabi(kind(Prefix(prefix_ref = ServiceHooksLayout, prefix_fields = ServiceHooksFields)))]
+#[sabi(missing_field(panic))]
+pub struct ServiceHooks {
+    pub size: usize,
+    /// Called for each new connection. The connection's handle is the plugin's from here on; the task serves it.
+    pub serve: unsafe extern "C" fn(data: *mut c_void, connection: Handle, out: *mut Task) -> Code,
+    /// Called once, last.
+    #[sabi(last_prefix_field)]
+    pub drop: unsafe extern "C" fn(data: *mut c_void) -> Code,
+}
+
+/// The connection has something to read, or is new.
+pub const WAKE_READABLE: u32 = 1;
+/// The deadline that the connection was parked with has passed.
+pub const WAKE_DEADLINE: u32 = 2;
+/// The peer has hung up.
+pub const WAKE_HANGUP: u32 = 3;
+/// The generation drains: come to an end soon.
+pub const WAKE_DRAIN: u32 = 4;
+/// The connection was handed over to this generation, or lived through a crash.
+pub const WAKE_RESUMED: u32 = 5;
+/// Somebody posted bytes to the parked connection.
+pub const WAKE_POSTED: u32 = 6;
+
+/// The shape of a service that parks, resumes and is handed over: the host calls a turn, the turn parks the connection
+/// (`conn_park`) or drops it. Between two turns no task exists.
+///
+/// OWNERSHIP: `data` passes to the host with the registration and comes back through `hooks.drop`.
+#[derive(StableAbi, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Session {
+    pub data: *mut c_void,
+    pub hooks: Table<SessionHooks>,
+}
+
+/// What the host does with a [`Session`].
+#[derive(StableAbi)]
+#[repr(C)]
+#[sabi(kind(Prefix(prefix_ref = SessionHooksLayout, prefix_fields = SessionHooksFields)))]
+#[sabi(missing_field(panic))]
+pub struct SessionHooks {
+    pub size: usize,
+    /// Called for a new connection and at each wake of a parked one; `posted` has the bytes of `WAKE_POSTED`. The
+    /// session's state rests in the plugin, under the connection's handle.
+    pub turn: unsafe extern "C" fn(
+        data: *mut c_void,
+        connection: Handle,
+        wake: u32,
+        posted: Slice,
+        out: *mut Task,
+    ) -> Code,
+    /// Called at a hand-over, on the old generation: writes the parked session's record (a CBOR map) and forgets it.
+    pub export: unsafe extern "C" fn(data: *mut c_void, connection: Handle, sink: ByteSink) -> Code,
+    /// Called at a hand-over, on the new generation: takes a record that was written in `version`.
+    pub import: unsafe extern "C" fn(
+        data: *mut c_void,
+        connection: Handle,
+        version: u32,
+        record: Slice,
+    ) -> Code,
+    /// Called when a parked connection ends without another turn: its state is to be dropped.
+    pub forget: unsafe extern "C" fn(data: *mut c_void, connection: Handle) -> Code,
+    /// Called once, last.
+    #[sabi(last_prefix_field)]
+    pub drop: unsafe extern "C" fn(data: *mut c_void) -> Code,
+}
