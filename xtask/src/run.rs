@@ -1,0 +1,94 @@
+//! `cargo xtask run`: builds everything and serves the sample site on loopback until ^C.
+
+use std::{
+    env,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::Command,
+};
+
+use crate::{
+    Result,
+    arguments::{Arguments, Usage},
+    build::{self, Plan},
+    sample::{self, HTTP_PORT},
+    tree::Tree,
+    workspace::Workspace,
+};
+
+pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
+    let port = arguments.option("--port")?;
+    let port = port
+        .map(|port| port.parse().map_err(|_| Usage::of(format!("`{port}` is no port"))))
+        .transpose()?;
+    arguments.finish()?;
+
+    let workspace = Workspace::read()?;
+    let plan = Plan {
+        profile: "release".into(),
+        tree: workspace.target_dir.join("medusa"),
+        with_fixtures: false,
+    };
+    let tree = build::build(&workspace, &plan)?;
+    let port = free_port(port.unwrap_or(HTTP_PORT))?;
+    tree.write(&sample::configuration(&tree, port), "medusa.toml")?;
+    print!("{}", invitation(&tree, port));
+
+    // In our place rather than below us: ^C reaches the server alone, and the shell waits until it has drained.
+    let mut server = Command::new(tree.program());
+    let error = server.arg("serve").arg("--config").arg(tree.configuration()).exec();
+    Err(format!("cannot run {}: {error}", tree.program().display()).into())
+}
+
+/// The port wished for, or another one if it is taken.
+fn free_port(wished: u16) -> Result<u16> {
+    if TcpListener::bind((Ipv4Addr::LOCALHOST, wished)).is_ok() {
+        return Ok(wished);
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .map_err(|error| format!("no port is free: {error}"))?;
+    let port = listener.local_addr()?.port();
+    println!("port {wished} is taken; using {port}");
+    Ok(port)
+}
+
+/// Where the server is and what to try, of what the tree holds.
+fn invitation(tree: &Tree, port: u16) -> String {
+    let program = relative(&tree.program());
+    let configuration = relative(&tree.configuration());
+    let web = format!("http://127.0.0.1:{port}");
+    let mut text = String::new();
+    if tree.has_plugin("http-files") {
+        text.push_str(&format!("\nmedusa serves the sample site at {web}/ — ^C stops it.\n"));
+    } else {
+        text.push_str("\nmedusa runs — ^C stops it.\n");
+    }
+    text.push_str("In another terminal, from this folder:\n\n");
+    text.push_str(&format!("  alias ctl='{program} ctl --config {configuration}'\n"));
+    text.push_str("  ctl plugins                                        # what is loaded\n");
+    if tree.has_plugin("http-files") {
+        text.push_str(&format!("  curl -i {web}/\n"));
+    }
+    if tree.has_plugin("hello") && tree.has_plugin("http") {
+        text.push_str("\n  ctl load hello --library hello --attach web        # an HTTP extension joins the running site\n");
+        text.push_str(&format!("  curl {web}/hello\n"));
+        text.push_str("  ctl upgrade hello                                  # a new generation takes over; nobody notices\n");
+        text.push_str("  ctl unload hello                                   # its code and its memory are gone\n");
+    }
+    if tree.has_plugin("echo") {
+        text.push_str("\n  ctl load echo --library echo --listen 127.0.0.1:7007\n");
+        text.push_str(
+            "  curl telnet://127.0.0.1:7007                       # type; it answers; ^C leaves\n",
+        );
+        text.push_str("  ctl unload echo\n");
+    }
+    text.push_str("\n  ctl help                                           # everything else\n\n");
+    text
+}
+
+/// The path as one types it here, if it lies below.
+fn relative(path: &Path) -> String {
+    let here = env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+}
