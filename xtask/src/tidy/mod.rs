@@ -52,7 +52,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             Some("md") => documents::check_links(root, file, &mut problems),
             _ => {}
         }
-        rules::check_paths(file, &mut problems);
+        rules::check_paths(root, file, &mut problems);
     }
     documents::check_abi(root, &files, &mut problems);
 
