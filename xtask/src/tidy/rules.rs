@@ -100,14 +100,11 @@ mod tests {
             "//! A.\n#![allow(unsafe_code)]\nunsafe fn f() {}\n",
             &[],
         );
+        check_file("host/src/sys/fork.rs", concat!("//! See /wo", "rk/notes.\n"), &["1: a path"]);
+        check_file("host/src/sys/fork.rs", "//! A.\n// In /srv/checkout/notes.\n", &["2: a path"]);
         check_file(
             "host/src/sys/fork.rs",
-            concat!("//! See /ho", "me/ada/notes.\n"),
-            &["1: a path"],
-        );
-        check_file(
-            "host/src/sys/fork.rs",
-            "//! See docs/home/notes and https://example.org/work/.\n",
+            "//! See docs/work/notes and https://example.org/work/.\n",
             &[],
         );
     }
