@@ -5,6 +5,7 @@
 mod arguments;
 mod build;
 mod cargo;
+mod new_plugin;
 mod run;
 mod sample;
 mod soak;
@@ -27,6 +28,8 @@ cargo xtask COMMAND
   test [FILTER] [--quick]      formatting, lints, tidy, then every test; --quick leaves the first three out
   build [--debug]              leave a runnable tree in target/medusa: bin/medusa, plugins/NAME.so, medusa.toml, site/
         [--profile P] [--tree DIR] [--fixtures]
+  new-plugin NAME [--http]     make a plugin that builds, has a test and can be loaded; in plugins/, or in --path
+        [--path DIR]
   tidy                         check layers, file heads, unsafe code, documents and links
   soak [NAME] [--list]         run the tests with their full counts and record the outcome under benches/runs
 ";
@@ -47,6 +50,7 @@ fn run(words: Vec<String>) -> Result<()> {
         Some("run") => run::run(arguments),
         Some("test") => test::run(arguments),
         Some("build") => build::run(arguments),
+        Some("new-plugin") => new_plugin::run(arguments),
         Some("tidy") => tidy::run(arguments),
         Some("soak") => soak::run(arguments),
         None | Some("help") => {
