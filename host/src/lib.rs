@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod config;
+pub mod file;
 pub mod http;
 pub mod log;
 pub mod monitor;

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 6] = [
     &["app"],
     &["monitor", "update"],
     &["plugin"],
-    &["net", "tls", "http"],
+    &["net", "tls", "http", "file"],
     &["config", "status", "log", "error"],
     &["sys"],
 ];

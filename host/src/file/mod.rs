@@ -1,0 +1,1 @@
+//! Files beneath a root, without waiting for a disk on the loop.
