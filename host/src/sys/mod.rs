@@ -1,3 +1,12 @@
-//! The system calls that need unsafe: memfd, openat2, mapping lists, signals.
+//! The system calls that the rest of the host wants in a safe form: sealed memory files, files beneath a root, raw socket
+//! transfers, the mapping list, and what the process holds.
+//!
+//! Nothing here knows plugins, connections or the configuration.
 
+pub mod beneath;
 pub mod blocking;
+pub mod images;
+pub mod maps;
+pub mod memfd;
+pub mod process;
+pub mod transfer;
