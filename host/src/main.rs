@@ -1,3 +1,10 @@
 //! The `medusa` binary.
 
-fn main() {}
+use medusa::plugin::interpose;
+
+fn main() {
+    // First of all, so that the linker keeps what plugins have to bind to.
+    if let Err(error) = interpose::install() {
+        eprintln!("medusa: {error}");
+    }
+}

@@ -1,0 +1,137 @@
+//! The part of loading that blocks: read the file, look at it, copy it.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Digest, Library, LoadError};
+use crate::{
+    plugin::inspect::{Inspection, inspect},
+    sys::memfd,
+};
+
+/// Most bytes that a library may have.
+const LIBRARY_BYTES_MAX: u64 = 512 << 20;
+/// The kernel takes 249 bytes.
+const NAME_BYTES_MAX: usize = 200;
+
+/// A library that was read, inspected and copied, and not yet opened. Dropping it leaves nothing behind.
+#[derive(Debug)]
+pub struct Staged {
+    pub(super) path: PathBuf,
+    pub(super) inspection: Inspection,
+    pub(super) digest: Digest,
+    pub(super) copy: OwnedFd,
+}
+
+impl Staged {
+    /// What its file states.
+    pub fn inspection(&self) -> &Inspection {
+        &self.inspection
+    }
+
+    /// SHA-256 of its file.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Opens the library; runs its constructors. On the loop.
+    ///
+    /// # Errors
+    /// The dynamic linker refuses, say for a library that it needs; or too many are mapped.
+    pub fn open(self) -> Result<Library, LoadError> {
+        Library::open(self)
+    }
+}
+
+pub(super) fn stage(path: &Path) -> Result<Staged, LoadError> {
+    let bytes = read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let inspection =
+        inspect(&bytes).map_err(|refusal| LoadError::Refused { path: path.to_owned(), refusal })?;
+    let digest = Digest(Sha256::digest(&bytes).into());
+    let mut name = format!("medusa:{}-{}", inspection.manifest.name, inspection.manifest.version);
+    name.retain(|letter| letter.is_ascii_graphic());
+    name.truncate(NAME_BYTES_MAX);
+    let copy =
+        copy(&name, &bytes).map_err(|source| LoadError::Copy { path: path.to_owned(), source })?;
+    Ok(Staged { path: path.to_owned(), inspection, digest, copy })
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Non-blocking, so that a named pipe is refused and not waited for.
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if metadata.len() > LIBRARY_BYTES_MAX {
+        return Err(io::Error::other(format!("it has more than {LIBRARY_BYTES_MAX} bytes")));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    Read::take(&mut file, LIBRARY_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A memory file where code may be mapped from it; else a file that has no name any more, in a folder where it may.
+fn copy(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let in_memory = memfd::sealed(name, bytes).and_then(executable);
+    in_memory.or_else(|first| {
+        copy_to_file(bytes).and_then(executable).map_err(|second| {
+            let reason = format!(
+                "neither as a memory file ({first}) nor in {} ({second}); set TMPDIR to a folder that is not mounted noexec",
+                std::env::temp_dir().display()
+            );
+            io::Error::new(second.kind(), reason)
+        })
+    })
+}
+
+fn executable(copy: OwnedFd) -> io::Result<OwnedFd> {
+    if memfd::may_execute(copy.as_fd()) {
+        return Ok(copy);
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "code may not be mapped from there"))
+}
+
+fn copy_to_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let folder = std::env::temp_dir();
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let mut file = File::from(openat(CWD, &folder, flags, Mode::RWXU)?);
+    file.write_all(bytes)?;
+    Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_file_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |path: &Path| stage(path).unwrap_err().to_string();
+        assert!(error(folder.path()).contains("cannot read"));
+        assert!(error(&folder.path().join("none")).contains("cannot read"));
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(error(&pipe).contains("cannot read"));
+        let text = folder.path().join("text");
+        std::fs::write(&text, "#!/bin/sh\n").unwrap();
+        assert!(error(&text).contains("cannot load"));
+    }
+
+    #[test]
+    fn a_copy_without_a_name_will_do_too() {
+        let copy = copy_to_file(b"\x7fELF").and_then(executable).unwrap();
+        assert_eq!(File::from(copy).metadata().unwrap().len(), 4);
+    }
+}
