@@ -65,6 +65,7 @@ pub struct AdHoc {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     pub name: Span,
+    pub library: Span,
     pub attach: Span,
     pub listen: Vec<Span>,
     /// The `tls` of each entry of `listen`.
@@ -126,10 +127,10 @@ impl Instance {
         if let Some(table) = section.table("limits") {
             section.within("[plugin.limits]", table).limits(&mut limits, &[Scope::Instance]);
         }
-        let name = name?;
+        let (name, library) = (name?, library?);
         Some(Instance {
             name: name.text.to_owned(),
-            library: library?,
+            library: library.text.to_owned(),
             listen,
             attach,
             host,
@@ -140,7 +141,12 @@ impl Instance {
             config: section.table("config").cloned(),
             source: section.source.clone(),
             header,
-            places: Places { name: name.span, attach: attach_span, ..places },
+            places: Places {
+                name: name.span,
+                library: library.span,
+                attach: attach_span,
+                ..places
+            },
         })
     }
 
@@ -203,7 +209,7 @@ fn name<'a>(section: &mut Section<'a>, header: &Span) -> Option<Text<'a>> {
     Some(name)
 }
 
-fn library(section: &mut Section<'_>, header: &Span) -> Option<String> {
+fn library<'a>(section: &mut Section<'a>, header: &Span) -> Option<Text<'a>> {
     if section.table.get("library").is_none() {
         let help = "add `library = \"http\"`, the name of a library in plugin_dir, or its path";
         section.problem(header, "a plugin without a library", help);
@@ -223,7 +229,7 @@ fn library(section: &mut Section<'_>, header: &Span) -> Option<String> {
         section.problem(&span, "a library's name goes without `.so`", help);
         return None;
     }
-    Some(text.to_owned())
+    Some(Text { text, span })
 }
 
 fn listen(section: &mut Section<'_>) -> (Vec<Listen>, Places) {

@@ -30,6 +30,7 @@ pub use crate::config::{
     instance::{AdHoc, Instance},
     limits::Limits,
     source::Source,
+    validate::validate,
 };
 
 /// A configuration that holds together: names are unique, what is referred to is there, values are in range.
@@ -88,6 +89,10 @@ pub enum Tls {
 /// The largest configuration file that is read.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// What the plugins of a configuration say of their own configurations, as `medusa check` asks for it: the schema that a
+/// library's file states, `None` where there is no such file, or a sentence that says why the library is of no use.
+pub type SchemaOf<'a> = &'a dyn Fn(&Path) -> Result<Option<schema::Schema>, String>;
+
 /// The names of the log's levels, the most severe first.
 pub const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
@@ -117,6 +122,29 @@ impl Config {
     /// The instance of that name.
     pub fn instance(&self, name: &str) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.name == name)
+    }
+
+    /// Checks the configuration of each enabled instance against its plugin's schema. Libraries that are not there are left out;
+    /// their files are the result.
+    pub fn check_plugins(&self, schema_of: SchemaOf<'_>) -> Result<Vec<PathBuf>, Diagnostics> {
+        let (mut problems, mut absent) = (Diagnostics::new(&self.source), Vec::new());
+        for instance in self.instances.iter().filter(|instance| instance.enabled) {
+            let file = self.library_file(instance);
+            match schema_of(&file) {
+                Ok(Some(schema)) => problems.append(
+                    validate(&schema, instance)
+                        .err()
+                        .unwrap_or_else(|| Diagnostics::new(&self.source)),
+                ),
+                Ok(None) => absent.push(file),
+                Err(sentence) => {
+                    let message = format!("{}: {sentence}", file.display());
+                    let help = "name another library, or remove this plugin (enabled = false keeps it here)";
+                    problems.push(Diagnostic::new(instance.places.library.clone(), message, help));
+                }
+            }
+        }
+        problems.or(absent)
     }
 
     /// The file of an instance's library.

@@ -1,1 +1,156 @@
-//! The monitor: commands over a Unix socket.
+//! The monitor: commands over a Unix socket, for `medusa ctl` and `medusa monitor`.
+//!
+//! It acts on [`control::Control`] only, and knows neither plugins nor sockets other than its own.
+
+pub mod client;
+pub mod command;
+pub mod commands;
+pub mod control;
+pub mod output;
+pub mod protocol;
+pub mod socket;
+pub mod table;
+pub mod words;
+
+mod audit;
+mod session;
+
+use std::{cell::RefCell, future::Future, path::Path, rc::Rc, time::Duration};
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::UnixStream,
+    sync::{oneshot, watch},
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    config::Limits,
+    log::Log,
+    monitor::{
+        audit::Peer, control::Control, protocol::Reply, session::Session, socket::MonitorSocket,
+    },
+};
+
+/// The monitor, bound to its socket.
+pub struct Monitor {
+    socket: MonitorSocket,
+    shared: Rc<Shared>,
+}
+
+/// What all sessions share.
+struct Shared {
+    control: Rc<dyn Control>,
+    log: Log,
+    limits: Limits,
+    /// The host's own user.
+    uid: u32,
+    /// The commands that run, also those whose client has left.
+    running: RefCell<JoinSet<()>>,
+}
+
+/// How long commands and their last words may take once the host has stopped.
+const CLOSE_MS_MAX: u64 = 2000;
+
+/// The pause after `accept` has failed (too many open files, say), so that the loop does not spin.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+impl Monitor {
+    /// Binds the socket; the error is a sentence. Must be called on the runtime.
+    pub fn bind(
+        path: &Path,
+        control: Rc<dyn Control>,
+        log: Log,
+        limits: Limits,
+    ) -> Result<Monitor, String> {
+        let socket = MonitorSocket::bind(path)?;
+        let uid = rustix::process::geteuid().as_raw();
+        let shared = Shared { control, log, limits, uid, running: RefCell::default() };
+        Ok(Monitor { socket, shared: Rc::new(shared) })
+    }
+
+    /// Serves until `stop` resolves, then lets commands that run say their last words, and removes the socket.
+    /// Must be polled within a `LocalSet`.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        let (stopped, stop_seen) = watch::channel(false);
+        let mut sessions = JoinSet::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                accepted = self.socket.listener.accept() => match accepted {
+                    Ok((stream, _)) => self.admit(stream, &mut sessions, &stop_seen),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a monitor session");
+                        sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                    }
+                },
+                Some(_) = sessions.join_next() => {}
+                () = &mut stop => break,
+            }
+        }
+        drop(self.socket);
+        // Nobody listens if there is no session.
+        let _ = stopped.send(true);
+        let close = async {
+            while sessions.join_next().await.is_some() {}
+            let mut running = self.shared.running.take();
+            while running.join_next().await.is_some() {}
+        };
+        if timeout(Duration::from_millis(CLOSE_MS_MAX), close).await.is_err() {
+            tracing::warn!("monitor sessions were cut at the end");
+        }
+    }
+
+    fn admit(
+        &self,
+        mut stream: UnixStream,
+        sessions: &mut JoinSet<()>,
+        stop: &watch::Receiver<bool>,
+    ) {
+        let limit = self.shared.limits.monitor_sessions_max;
+        if sessions.len() as u64 >= limit {
+            let sentence = format!(
+                "there are {limit} monitor sessions already (monitor_sessions_max); end one of them\n"
+            );
+            sessions.spawn_local(async move {
+                let lines =
+                    [Reply::Err(sentence).line(), Reply::Exit(protocol::FAILED).line()].concat();
+                // A fresh socket has room for two lines; a client that is gone needs no answer.
+                let _ = stream.try_write(&lines);
+                let _ = stream.shutdown().await;
+            });
+            return;
+        }
+        let peer = match stream.peer_cred() {
+            Ok(cred) => Peer::from(cred),
+            Err(error) => {
+                return tracing::warn!(%error, "a monitor session without credentials was closed");
+            }
+        };
+        tracing::debug!(uid = peer.uid, pid = peer.pid, "monitor session begins");
+        let session = Session::new(stream, peer, self.shared.clone(), stop.clone());
+        sessions.spawn_local(async move {
+            if let Err(error) = session.run().await {
+                tracing::debug!(%error, "a monitor session broke off");
+            }
+        });
+    }
+}
+
+impl Shared {
+    /// Starts a command; it tells its exit status, and can be ended before. It is counted until then, whoever waits for it.
+    fn spawn(
+        &self,
+        command: impl Future<Output = u8> + 'static,
+    ) -> (oneshot::Receiver<u8>, AbortHandle) {
+        let (sender, receiver) = oneshot::channel();
+        let mut running = self.running.borrow_mut();
+        while running.try_join_next().is_some() {}
+        let task = running.spawn_local(async move {
+            // The client may have left.
+            let _ = sender.send(command.await);
+        });
+        (receiver, task)
+    }
+}

@@ -1,1 +1,0 @@
-//! The log: tracing to standard error, and the last lines for the monitor.

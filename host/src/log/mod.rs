@@ -1,0 +1,171 @@
+//! The log: tracing to standard error, and the last lines for the monitor.
+//!
+//! The level can be changed while the host runs; audit lines (target `audit`) are written at every level.
+
+mod ring;
+
+use std::{io::IsTerminal, sync::Arc};
+
+use tracing::{Level, level_filters::LevelFilter};
+use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload};
+
+use crate::log::ring::Ring;
+pub use crate::log::ring::{Batch, Follower};
+
+/// The target of audit lines.
+pub const AUDIT: &str = "audit";
+
+/// A handle on the log of this process.
+#[derive(Clone)]
+pub struct Log {
+    ring: Arc<Ring>,
+    filter: reload::Handle<Targets, Registry>,
+}
+
+/// How the log begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The least severe level that is logged.
+    pub level: Level,
+    /// The form of its lines.
+    pub format: Format,
+    /// How many lines are kept for the monitor.
+    pub lines_kept: usize,
+    /// Kept lines that are longer are cut.
+    pub line_bytes_max: usize,
+}
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people; with colours where standard error is a terminal.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Why the log could not be begun.
+#[derive(Debug)]
+pub struct AlreadyStarted;
+
+impl Log {
+    /// Begins to log to standard error, once in a process.
+    pub fn start(options: Options) -> Result<Log, AlreadyStarted> {
+        let (log, subscriber) = Log::build(options, std::io::stderr);
+        tracing::subscriber::set_global_default(subscriber).map_err(|_| AlreadyStarted)?;
+        Ok(log)
+    }
+
+    /// The least severe level that is logged now.
+    pub fn level(&self) -> Level {
+        let level = self.filter.with_current(|targets| targets.default_level());
+        level.ok().flatten().and_then(|filter| filter.into_level()).unwrap_or(Level::ERROR)
+    }
+
+    /// Changes the level, at once and for all threads.
+    pub fn set_level(&self, level: Level) {
+        // It fails only when the subscriber is gone, and then there is no log to change.
+        let _ = self.filter.reload(targets(level));
+    }
+
+    /// The last lines, the oldest first; at most `count`.
+    pub fn last(&self, count: usize) -> Vec<String> {
+        self.ring.last(count)
+    }
+
+    /// The lines from now on.
+    pub fn follow(&self) -> Follower {
+        Follower::new(self.ring.clone())
+    }
+
+    fn build<W>(
+        options: Options,
+        writer: W,
+    ) -> (Log, impl tracing::Subscriber + Send + Sync + use<W>)
+    where
+        W: for<'a> fmt::MakeWriter<'a> + Send + Sync + 'static,
+    {
+        let ring = Arc::new(Ring::new(options.lines_kept, options.line_bytes_max));
+        let (filter, handle) = reload::Layer::new(targets(options.level));
+        let kept = ring.clone();
+        let keep = move || ring::Line::new(kept.clone());
+        let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(writer);
+        let copy = fmt::layer().with_ansi(false).with_writer(keep);
+        let (lines, copy) = match options.format {
+            Format::Text => (lines.boxed(), copy.boxed()),
+            Format::Json => (lines.json().boxed(), copy.json().boxed()),
+        };
+        let subscriber = Registry::default().with(filter).with(vec![lines, copy]);
+        (Log { ring, filter: handle }, subscriber)
+    }
+}
+
+impl std::fmt::Display for AlreadyStarted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cannot start the log: this process has one already")
+    }
+}
+
+impl std::error::Error for AlreadyStarted {}
+
+fn targets(level: Level) -> Targets {
+    let audit = LevelFilter::from_level(level.max(Level::INFO));
+    Targets::new().with_default(level).with_target(AUDIT, audit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_log(format: Format, test: impl FnOnce(&Log)) {
+        let options = Options { level: Level::INFO, format, lines_kept: 3, line_bytes_max: 200 };
+        let (log, subscriber) = Log::build(options, std::io::sink);
+        tracing::subscriber::with_default(subscriber, || test(&log));
+    }
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        with_log(Format::Text, |log| {
+            for number in 1..=4 {
+                tracing::info!("line {number}");
+            }
+            let lines = log.last(10);
+            assert_eq!(lines.len(), 3);
+            assert!(lines[0].ends_with("line 2") && lines[2].ends_with("line 4"), "{lines:?}");
+            assert_eq!(log.last(1).len(), 1);
+        });
+    }
+
+    #[test]
+    fn the_level_changes_live_and_audit_lines_are_always_there() {
+        with_log(Format::Text, |log| {
+            tracing::debug!("not seen");
+            assert_eq!((log.last(9).len(), log.level()), (0, Level::INFO));
+            log.set_level(Level::DEBUG);
+            tracing::debug!("seen");
+            assert_eq!((log.last(9).len(), log.level()), (1, Level::DEBUG));
+            log.set_level(Level::ERROR);
+            tracing::warn!("not seen");
+            tracing::info!(target: AUDIT, "load echo");
+            assert!(log.last(9)[1].contains("load echo"));
+        });
+    }
+
+    #[test]
+    fn json_lines_are_json() {
+        with_log(Format::Json, |log| {
+            tracing::info!(answer = 42, "hello");
+            let line: serde_json::Value = serde_json::from_str(&log.last(1)[0]).unwrap();
+            assert_eq!(line["fields"]["answer"], 42);
+        });
+    }
+
+    #[test]
+    fn long_and_broken_lines_are_tamed() {
+        with_log(Format::Text, |log| {
+            tracing::info!("a\nb\u{1b}[31m{}", "ä".repeat(500));
+            let line = &log.last(1)[0];
+            assert!(line.len() <= 200 + "…".len() && !line.contains(['\n', '\u{1b}']), "{line:?}");
+        });
+    }
+}

@@ -1,0 +1,281 @@
+//! One session of the monitor: requests come in, each is run as a task of its own, and its answer goes out.
+
+use std::{io, path::PathBuf, rc::Rc, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc, oneshot, watch},
+    task::{self, AbortHandle, JoinHandle},
+    time::{sleep, timeout},
+};
+
+use crate::monitor::{
+    Shared,
+    audit::{self, Peer},
+    command::{Call, Failure, Role},
+    commands::{self, Found},
+    output::{Output, Piece},
+    protocol::{self, Reply, Request},
+};
+
+/// A client and what it has sent.
+pub(super) struct Session {
+    shared: Rc<Shared>,
+    peer: Peer,
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+    /// Turns true when the host wants its sessions to end.
+    stop: watch::Receiver<bool>,
+}
+
+/// What came of waiting for a request.
+enum Line {
+    Request(Vec<u8>),
+    TooLong,
+    End,
+}
+
+/// The columns of a reader that has none.
+const WIDTH_UNLIMITED: usize = 10_000;
+
+/// How often a client that has closed its sending side is looked at while its command runs.
+const LOOK_MS: u64 = 2000;
+
+impl Session {
+    pub(super) fn new(
+        stream: UnixStream,
+        peer: Peer,
+        shared: Rc<Shared>,
+        stop: watch::Receiver<bool>,
+    ) -> Session {
+        let (read, write) = stream.into_split();
+        Session { shared, peer, read: BufReader::new(read), write, stop }
+    }
+
+    /// Answers requests until the client leaves or the host stops.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        if !self.shared.admits(self.peer) {
+            audit::refused(self.peer);
+            let sentence = format!(
+                "user {} may not use the monitor; ask as root or as the user of the host",
+                self.peer.uid
+            );
+            return self.refuse(sentence, protocol::FAILED).await;
+        }
+        loop {
+            let mut stop = self.stop.clone();
+            let line = tokio::select! {
+                line = self.line() => line?,
+                _ = stop.wait_for(|stop| *stop) => Line::End,
+            };
+            match line {
+                Line::End => return Ok(()),
+                Line::Request(line) => self.answer(&line).await?,
+                Line::TooLong => {
+                    let limit = self.shared.limits.monitor_line_bytes_max;
+                    let sentence = format!(
+                        "the request is longer than {limit} bytes (monitor_line_bytes_max); nothing was done"
+                    );
+                    return self.refuse(sentence, protocol::USAGE).await;
+                }
+            }
+        }
+    }
+
+    /// The next line, without its end. What is too long is not read to its end.
+    async fn line(&mut self) -> io::Result<Line> {
+        let limit = self.shared.limits.monitor_line_bytes_max as usize;
+        let mut line = Vec::new();
+        loop {
+            let bytes = self.read.fill_buf().await?;
+            if bytes.is_empty() {
+                return Ok(if line.is_empty() { Line::End } else { Line::Request(line) });
+            }
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            if line.len() + part.len() > limit {
+                return Ok(Line::TooLong);
+            }
+            line.extend_from_slice(part);
+            let used = end.map_or(part.len(), |end| end + 1);
+            self.read.consume(used);
+            if end.is_some() {
+                return Ok(Line::Request(line));
+            }
+        }
+    }
+
+    async fn answer(&mut self, line: &[u8]) -> io::Result<()> {
+        let request = match Request::parse(line) {
+            Ok(request) => request,
+            Err(sentence) => return self.refuse(sentence, protocol::USAGE).await,
+        };
+        let (out, pieces) = Output::channel(self.shared.limits.monitor_output_bytes_max);
+        let found = commands::find(&request.command, &*self.shared.control);
+        let changes = found.as_ref().is_ok_and(Found::changes);
+        let run = run(self.shared.clone(), self.peer, request, found, out);
+        let (exit, task) = self.shared.spawn(run);
+        let task = Running { exit, task, changes };
+        self.forward(pieces, task).await
+    }
+
+    /// Sends what a command says until it ends, or until the client has left.
+    async fn forward(
+        &mut self,
+        mut pieces: mpsc::Receiver<Piece>,
+        mut task: Running,
+    ) -> io::Result<()> {
+        let mut listening = true;
+        loop {
+            let piece = tokio::select! {
+                piece = pieces.recv() => piece,
+                left = left(&mut self.read, &self.write), if listening => {
+                    if left {
+                        return Ok(());
+                    }
+                    // It has sent the next request already; whether it is there shows when it is written to.
+                    listening = false;
+                    continue;
+                }
+            };
+            match piece {
+                Some(Piece::Out(text)) => self.send(Reply::Out(text)).await?,
+                Some(Piece::Err(text)) => self.send(Reply::Err(text)).await?,
+                None => break,
+            }
+        }
+        let exit = (&mut task.exit).await.unwrap_or(protocol::FAILED);
+        self.send(Reply::Exit(exit)).await
+    }
+
+    async fn refuse(&mut self, sentence: String, exit: u8) -> io::Result<()> {
+        self.send(Reply::Err(sentence + "\n")).await?;
+        self.send(Reply::Exit(exit)).await
+    }
+
+    async fn send(&mut self, reply: Reply) -> io::Result<()> {
+        let patience = Duration::from_millis(self.shared.limits.monitor_write_ms_max);
+        timeout(patience, self.write.write_all(&reply.line())).await?
+    }
+}
+
+/// A command's task. One that changes nothing ends with its client; one that changes something is left to finish.
+struct Running {
+    exit: oneshot::Receiver<u8>,
+    task: AbortHandle,
+    changes: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.changes {
+            self.task.abort();
+        }
+    }
+}
+
+/// Resolves when the client has left (true), or has sent more (false). A client that has only closed its sending side, as
+/// `nc -N` does, is still there.
+async fn left(read: &mut BufReader<OwnedReadHalf>, write: &OwnedWriteHalf) -> bool {
+    match read.fill_buf().await {
+        Ok([]) => {}
+        Ok(_) => return false,
+        Err(_) => return true,
+    }
+    loop {
+        match write.ready(tokio::io::Interest::WRITABLE).await {
+            Ok(ready) if !ready.is_write_closed() => sleep(Duration::from_millis(LOOK_MS)).await,
+            _ => return true,
+        }
+    }
+}
+
+/// Runs a command to its end, says how it ended, and leaves a line in the audit.
+async fn run(
+    shared: Rc<Shared>,
+    peer: Peer,
+    request: Request,
+    found: Result<Found, Failure>,
+    out: Output,
+) -> u8 {
+    let mut entry = audit::Entry::begin(peer, request.command.clone());
+    // A task of its own, so that a panic in it is an answer and not the end of the session.
+    let result = match found {
+        Ok(found) if shared.role(peer).is_none_or(|role| role < found.role()) => {
+            Err(Failure::Refused(format!("`{}` is for the role {}", found.name(), found.role())))
+        }
+        Ok(found) => {
+            let task = Abort(task::spawn_local(found.run(shared.call(request, out.clone()))));
+            task.join().await
+        }
+        Err(failure) => Err(failure),
+    };
+    let exit = match result {
+        Ok(()) => protocol::DONE,
+        Err(failure) => report(failure, &out).await,
+    };
+    entry.exit = exit;
+    exit
+}
+
+async fn report(failure: Failure, out: &Output) -> u8 {
+    let (text, exit) = match failure {
+        Failure::Refused(text) => (text, protocol::FAILED),
+        Failure::Usage(text) => (text, protocol::USAGE),
+        Failure::Reported | Failure::Gone => return protocol::FAILED,
+    };
+    // Nobody is left to be told if this fails.
+    let _ = out.error(&format!("{}\n", text.trim_end())).await;
+    exit
+}
+
+/// A task that does not outlive the one that waits for it.
+struct Abort(JoinHandle<Result<(), Failure>>);
+
+impl Abort {
+    async fn join(mut self) -> Result<(), Failure> {
+        match (&mut self.0).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "a monitor command panicked");
+                Err(Failure::Refused(
+                    "the command failed by a fault of the host; the log says more (`log`)"
+                        .to_owned(),
+                ))
+            }
+        }
+    }
+}
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Shared {
+    fn call(&self, request: Request, out: Output) -> Call {
+        Call {
+            control: self.control.clone(),
+            log: self.log.clone(),
+            arguments: Default::default(),
+            json: request.json || commands::wants_json(&request.command),
+            width: request.width.map_or(WIDTH_UNLIMITED, |width| usize::from(width).max(20)),
+            folder: request.cwd.filter(|cwd: &PathBuf| cwd.is_absolute()),
+            out,
+        }
+    }
+
+    fn admits(&self, peer: Peer) -> bool {
+        self.role(peer).is_some()
+    }
+
+    /// Root and the host's own user may do everything, everybody else nothing.
+    fn role(&self, peer: Peer) -> Option<Role> {
+        (peer.uid == 0 || peer.uid == self.uid).then_some(Role::Admin)
+    }
+}

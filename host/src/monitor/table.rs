@@ -1,0 +1,91 @@
+//! Rows as text with aligned columns.
+
+/// A table of text; numbers stand to the right.
+pub struct Table {
+    columns: Vec<Column>,
+    rows: Vec<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    Left(&'static str),
+    Right(&'static str),
+}
+
+impl Table {
+    /// A table with these heads; one that ends in `#` is of numbers.
+    pub fn new(heads: &[&'static str]) -> Table {
+        let column = |head: &&'static str| match head.strip_suffix('#') {
+            Some(head) => Column::Right(head),
+            None => Column::Left(head),
+        };
+        Table { columns: heads.iter().map(column).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row; what a terminal would obey instead of showing is replaced, for names and reasons come from plugins.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let clean = |cell: String| if cell.is_empty() { "-".to_owned() } else { clean(&cell) };
+        self.rows.push(cells.into_iter().map(clean).collect());
+        debug_assert_eq!(self.rows.last().map(Vec::len), Some(self.columns.len()));
+    }
+
+    /// The table as lines of at most `width` columns; what is longer is cut at the right.
+    pub fn render(&self, width: usize) -> String {
+        let heads: Vec<String> =
+            self.columns.iter().map(|column| column.head().to_uppercase()).collect();
+        let rows = std::iter::once(&heads).chain(&self.rows);
+        let widths: Vec<usize> = (0..self.columns.len())
+            .map(|index| rows.clone().map(|row| row[index].chars().count()).max().unwrap_or(0))
+            .collect();
+        rows.map(|row| self.line(row, &widths, width)).collect()
+    }
+
+    fn line(&self, row: &[String], widths: &[usize], width: usize) -> String {
+        let cell = |((cell, column), width): ((&String, &Column), &usize)| match column {
+            Column::Left(_) => format!("{cell:width$}"),
+            Column::Right(_) => format!("{cell:>width$}"),
+        };
+        let line =
+            row.iter().zip(&self.columns).zip(widths).map(cell).collect::<Vec<_>>().join("  ");
+        cut(line.trim_end(), width) + "\n"
+    }
+}
+
+impl Column {
+    fn head(self) -> &'static str {
+        match self {
+            Column::Left(head) | Column::Right(head) => head,
+        }
+    }
+}
+
+/// Text without control characters.
+pub fn clean(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), "\u{fffd}")
+}
+
+fn cut(line: &str, width: usize) -> String {
+    if line.chars().count() <= width {
+        return line.to_owned();
+    }
+    line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_long_lines_cut() {
+        let mut table = Table::new(&["name", "heap#", "reason"]);
+        table.row(["web", "12", ""].map(str::to_owned));
+        table.row(["a-long-name", "1234", "x\u{1b}[31m"].map(str::to_owned));
+        let text = table.render(usize::MAX);
+        assert_eq!(
+            text,
+            "NAME         HEAP  REASON\nweb            12  -\na-long-name  1234  x\u{fffd}[31m\n"
+        );
+        assert_eq!(table.render(12).lines().nth(2), Some("a-long-name…"));
+        assert_eq!(Table::new(&["a"]).render(80), "A\n");
+    }
+}
