@@ -52,7 +52,7 @@ pub struct ThreadOf {
     pub name: String,
     /// Whether the image started it; else it is a thread of the host's that ran the image's code.
     pub started: bool,
-    /// Destructors that wait for it to end or to be cleaned.
+    /// Destructors, of thread-locals and of keys, that wait for it to end or to be cleaned.
     pub destructors: usize,
 }
 

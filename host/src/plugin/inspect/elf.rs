@@ -19,6 +19,8 @@ const LE: LittleEndian = LittleEndian;
 const MACHINE: (elf::Machine, &str) = (elf::EM_X86_64, "x86-64");
 #[cfg(target_arch = "aarch64")]
 const MACHINE: (elf::Machine, &str) = (elf::EM_AARCH64, "aarch64");
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const MACHINE: (elf::Machine, &str) = (elf::EM_NONE, "one that takes no plugins");
 
 pub(super) struct File<'data> {
     bytes: &'data [u8],

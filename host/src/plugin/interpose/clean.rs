@@ -105,12 +105,8 @@ pub(super) unsafe extern "C-unwind" fn run_thread(record: *mut c_void) -> *mut c
     let record = record.cast::<Thread>();
     CURRENT.set(record);
     symbols::set_value(THREAD_END.load(Ordering::Acquire), record.cast());
-    // SAFETY: The record was made for this thread by `add_thread` and is alive until `end_thread`; the lock is held for the
-    // reference, and start and argument never change.
-    let (start, argument) = unsafe {
-        lock().begin_thread(&mut *record);
-        ((*record).start, (*record).argument)
-    };
+    // SAFETY: The record was made for this thread by `add_thread` and is alive until `end_thread`; the lock is held.
+    let (start, argument) = lock().begin_thread(unsafe { &mut *record });
     match start {
         // SAFETY: What `pthread_create` was given, with its argument.
         Some(start) => unsafe { start(argument) },

@@ -41,8 +41,7 @@ pub(super) struct Tables {
     spare_destructors: *mut Destructor,
 }
 
-// SAFETY: The pointers are to memory that only the tables own and that is touched under the lock alone, but for fields that
-// never change.
+// SAFETY: The pointers are to memory that only the tables own and that is touched under the lock alone.
 unsafe impl Send for Tables {}
 
 #[derive(Clone, Copy)]
@@ -76,10 +75,10 @@ pub(super) struct Thread {
     destructors: *mut Destructor,
     /// One bit for each key of an image's under which the thread has a value.
     values: [u64; KEYS_MAX / 64],
-    /// What it runs, if an image started it. Never changes.
-    pub(super) start: Option<Start>,
-    /// What that is given. Never changes.
-    pub(super) argument: *mut c_void,
+    /// What it runs, if an image started it.
+    start: Option<Start>,
+    /// What that is given.
+    argument: *mut c_void,
 }
 
 struct Destructor {
@@ -196,20 +195,25 @@ impl Tables {
         for thread in self.threads() {
             pending.live_threads += usize::from(thread.started_by == image.0);
             pending.destructors += thread.destructors_of(image);
-            let counts = |key: &usize| {
-                let key = &self.keys[*key];
-                key.image == image.0 && key.destroy.is_some()
-            };
-            pending.keys_with_values += thread.keys_with_values().filter(counts).count();
+            pending.keys_with_values += self.values_of(thread, image);
         }
         pending
+    }
+
+    /// How many values a thread has under the image's keys that have a destructor.
+    fn values_of(&self, thread: &Thread, image: ImageId) -> usize {
+        let counts = |key: &usize| {
+            let key = &self.keys[*key];
+            key.image == image.0 && key.destroy.is_some()
+        };
+        thread.keys_with_values().filter(counts).count()
     }
 
     pub(super) fn threads_of(&self, image: ImageId) -> SmallVec<[Found; FOUND_MAX]> {
         let found = |thread: &Thread| Found {
             id: thread.id,
             started: thread.started_by == image.0,
-            destructors: thread.destructors_of(image),
+            destructors: thread.destructors_of(image) + self.values_of(thread, image),
         };
         // Not more than fit in place: nothing is allocated under the lock.
         let concerned = |found: &Found| found.started || found.destructors > 0;
@@ -295,9 +299,10 @@ impl Tables {
         record
     }
 
-    /// The thread's record is its own from here on.
-    pub(super) fn begin_thread(&mut self, thread: &mut Thread) {
+    /// The thread has begun; what it is to run, and with what.
+    pub(super) fn begin_thread(&mut self, thread: &mut Thread) -> (Option<Start>, *mut c_void) {
         thread.id = current_id();
+        (thread.start, thread.argument)
     }
 
     /// Takes a record out of the list. Destructors that are left can never run and are forgotten.
