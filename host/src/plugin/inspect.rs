@@ -137,4 +137,4 @@ fn is_part_of_c(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -32,7 +32,8 @@ fn build(manifest: &str, code: &str, arguments: &[&str]) -> Vec<u8> {
 
 const ENTRY: &str = "const long medusa_plugin[4] = {1};";
 
-fn good() -> Vec<u8> {
+/// A library that this host loads.
+pub(crate) fn good() -> Vec<u8> {
     build(&manifest(), ENTRY, &[])
 }
 

@@ -130,8 +130,17 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_without_a_name_will_do_too() {
-        let copy = copy_to_file(b"\x7fELF").and_then(executable).unwrap();
-        assert_eq!(File::from(copy).metadata().unwrap().len(), 4);
+    fn a_copy_in_a_file_without_a_name_will_do_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("good.so");
+        std::fs::write(&path, crate::plugin::inspect::tests::good()).unwrap();
+        let mut staged = stage(&path).unwrap();
+        assert!(memfd::is_sealed(&staged.copy));
+        staged.copy = copy_to_file(&std::fs::read(&path).unwrap()).and_then(executable).unwrap();
+        let library = staged.open().unwrap();
+        assert!(crate::sys::maps::is_mapped(library.file()).unwrap());
+        let file = library.file();
+        library.close().unwrap();
+        assert!(!crate::sys::maps::is_mapped(file).unwrap());
     }
 }
