@@ -1,7 +1,7 @@
-//! What `medusa ctl` answered.
+//! What `medusa ctl`, or another of its commands that end, answered.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -61,15 +61,19 @@ impl CtlOutput {
     }
 }
 
-/// Runs a program to its end and keeps what it says.
+/// Runs a program to its end with `input` as its standard input, and keeps what it says.
 ///
 /// # Panics
 ///
 /// When it cannot be run, or has not ended within `deadline`; it is killed then.
 #[track_caller]
-pub(crate) fn run(command: &mut Command, deadline: Duration) -> CtlOutput {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+pub(crate) fn run(command: &mut Command, input: &str, deadline: Duration) -> CtlOutput {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let mut stdin = child.stdin.take().expect("standard input was asked for as a pipe");
+    // A program that does not read closes its end; that is its right.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
     let mut stdout = child.stdout.take().expect("standard output was asked for as a pipe");
     let mut stderr = child.stderr.take().expect("standard error was asked for as a pipe");
     let stderr = thread::spawn(move || text(&mut stderr));

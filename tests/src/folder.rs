@@ -1,14 +1,16 @@
 //! A server's own folder: configuration, files to serve, and a plugin folder that a test may change.
 
 use std::{
+    ffi::OsStr,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use tempfile::TempDir;
 
-use crate::{Server, Tree};
+use crate::{CtlOutput, Server, Tree, ctl, wait::PATIENCE};
 
 /// A temporary folder, gone with its server. Its `plugins` folder has every plugin and fixture of the tree.
 #[derive(Debug)]
@@ -100,6 +102,21 @@ impl Folder {
     pub fn configure(&self, configuration: &str) -> PathBuf {
         self.write("medusa.toml", completed(configuration));
         self.path("medusa.toml")
+    }
+
+    /// Runs `medusa ARGUMENTS` here, with this text as its standard input.
+    ///
+    /// # Panics
+    ///
+    /// When it has not ended after a minute.
+    #[track_caller]
+    pub fn medusa<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: &str,
+    ) -> CtlOutput {
+        let mut command = Command::new(Tree::get().program());
+        ctl::run(command.current_dir(self.path("")).args(arguments), input, PATIENCE)
     }
 
     /// The monitor's socket.

@@ -14,10 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{CtlOutput, Folder, Process, Tree, ctl, wait_for};
-
-/// How long a server may take to start, to answer a command, to end. Generous: machines that run tests are slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{CtlOutput, Folder, Process, Tree, ctl, wait::PATIENCE, wait_for};
 
 /// A running server. When dropped it is told to end (SIGTERM), and must end by itself and without a complaint.
 #[derive(Debug)]
@@ -96,7 +93,7 @@ impl Server {
     /// When it has not ended after a minute.
     #[track_caller]
     pub fn ctl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> CtlOutput {
-        ctl::run(self.ctl_command().args(arguments), PATIENCE)
+        ctl::run(self.ctl_command().args(arguments), "", PATIENCE)
     }
 
     /// Runs a monitor command with `--json` and returns the answer, whether it was done or refused.
@@ -107,7 +104,7 @@ impl Server {
     #[must_use]
     #[track_caller]
     pub fn ctl_json<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Value {
-        ctl::run(self.ctl_command().arg("--json").args(arguments), PATIENCE).json()
+        ctl::run(self.ctl_command().arg("--json").args(arguments), "", PATIENCE).json()
     }
 
     /// `medusa ctl --socket …`, for a command that is to run beside the test.

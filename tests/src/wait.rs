@@ -6,6 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How long a program may take to start, to answer, to end. Generous: machines that run tests are slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits until the condition holds.
 ///
 /// # Panics
