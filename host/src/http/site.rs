@@ -61,22 +61,22 @@ pub struct Site<H, O> {
 /// Why a route or an observer was not added: there are as many as there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyRoutes {
-    /// The limit `routes_max`, over all sites, observers included.
-    pub routes_max: usize,
+    /// The limit `http_routes_max`, over all sites, observers included.
+    pub http_routes_max: usize,
 }
 
 #[derive(Debug)]
 struct Shared {
-    routes_max: usize,
+    http_routes_max: usize,
     routes: Cell<usize>,
     last: Cell<u64>,
 }
 
 impl<H, O> RouteTable<H, O> {
-    /// No sites; they may have `routes_max` routes and observers altogether.
+    /// No sites; they may have `http_routes_max` routes and observers altogether.
     #[must_use]
-    pub fn new(routes_max: usize) -> RouteTable<H, O> {
-        let shared = Shared { routes_max, routes: Cell::new(0), last: Cell::new(0) };
+    pub fn new(http_routes_max: usize) -> RouteTable<H, O> {
+        let shared = Shared { http_routes_max, routes: Cell::new(0), last: Cell::new(0) };
         RouteTable { sites: RefCell::default(), shared: Rc::new(shared) }
     }
 
@@ -271,8 +271,8 @@ impl<H, O> Site<H, O> {
 
 impl Shared {
     fn admit(&self) -> Result<RouteToken, TooManyRoutes> {
-        if self.routes.get() >= self.routes_max {
-            return Err(TooManyRoutes { routes_max: self.routes_max });
+        if self.routes.get() >= self.http_routes_max {
+            return Err(TooManyRoutes { http_routes_max: self.http_routes_max });
         }
         self.routes.set(self.routes.get() + 1);
         self.last.set(self.last.get() + 1);
@@ -295,8 +295,8 @@ impl fmt::Display for TooManyRoutes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "there are {} routes and observers already; remove some, or raise the limit routes_max",
-            self.routes_max
+            "there are {} routes and observers already; remove some, or raise the limit http_routes_max",
+            self.http_routes_max
         )
     }
 }
@@ -431,7 +431,7 @@ mod tests {
         let route = handler(&table.site("web"), "one", "/");
         let observer = table.site("other").observe("log").unwrap();
         let refused = table.site("other").observe("more").unwrap_err();
-        assert!(refused.to_string().contains("routes_max"));
+        assert!(refused.to_string().contains("http_routes_max"));
         assert!(table.site("web").remove(route));
         assert!(table.site("web").observe("more").is_ok());
         assert_eq!(*table.site("other").observers()[0], "log");

@@ -9,4 +9,5 @@ pub mod images;
 pub mod maps;
 pub mod memfd;
 pub mod process;
+pub mod reactor;
 pub mod transfer;

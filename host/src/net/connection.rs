@@ -1,0 +1,316 @@
+//! A connection: one handle for whatever carries the bytes, polled by whoever serves it.
+//!
+//! Every call is one of the loop's thread. Where one answers `Pending`, the newest waker of its direction counts: reading, writing and
+//! hanging up are waited for apart.
+
+use std::{
+    cell::Cell,
+    io::{self, IoSlice},
+    net::Shutdown,
+    os::fd::{AsFd, BorrowedFd},
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use medusa_abi::net::{ConnectionInfo, OPTION_KEEPALIVE, OPTION_NODELAY};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendAncillaryBuffer, SendFlags},
+};
+use socket2::SockRef;
+use tokio::{io::ReadBuf, task::coop};
+
+use crate::{
+    net::{
+        address::{Address, to_abi},
+        closing,
+        connections::{Owner, State},
+        entry::{End, Entry},
+        stream::{Short, Stream},
+    },
+    sys::transfer,
+};
+
+/// A connection. Dropping it closes it in good order: what was written still goes out.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) entry: Rc<Entry>,
+    /// Whether the system may still hold back what was written, for more was to follow.
+    is_held_back: Cell<bool>,
+    is_without_delay: Cell<bool>,
+}
+
+/// Most pieces of one vectored write (UIO_MAXIOV).
+pub const PIECES_MAX: usize = 1024;
+/// [`ConnectionInfo::listener`] of connections that came in by no configured address.
+pub const NO_LISTENER: u32 = u32::MAX;
+
+/// How many sent bytes count as one step of work, for tasks to take turns: sending a file is one cheap call for much work.
+const SEND_FILE_BYTES_PER_STEP: usize = 64 * 1024;
+
+impl Connection {
+    pub(super) fn new(entry: Rc<Entry>) -> Connection {
+        Connection { entry, is_held_back: Cell::new(false), is_without_delay: Cell::new(true) }
+    }
+
+    /// Its number in the log and in the monitor; never used twice.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.entry.id
+    }
+
+    /// The peer.
+    #[must_use]
+    pub fn remote(&self) -> &Address {
+        &self.entry.remote
+    }
+
+    /// This side. The system is asked at the first call.
+    #[must_use]
+    pub fn local(&self) -> &Address {
+        self.entry.local()
+    }
+
+    /// What a plugin is told of it.
+    #[must_use]
+    pub fn info(&self) -> ConnectionInfo {
+        ConnectionInfo {
+            remote: to_abi(self.remote()),
+            local: to_abi(self.local()),
+            id: self.id(),
+            listener: self.entry.listener,
+            flags: 0,
+            spare: [0; 4],
+        }
+    }
+
+    /// Bytes read so far.
+    #[must_use]
+    pub fn bytes_in(&self) -> u64 {
+        self.entry.bytes_in.get()
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn bytes_out(&self) -> u64 {
+        self.entry.bytes_out.get()
+    }
+
+    /// What it is at.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.entry.state.get()
+    }
+
+    /// Says that it is parked, or served again. A connection that does not stand yet stays what it is.
+    pub fn set_parked(&self, is_parked: bool) {
+        if self.state() != State::Connecting {
+            self.entry.state.set(if is_parked { State::Parked } else { State::Open });
+        }
+    }
+
+    /// Says who serves it from now on.
+    pub fn set_owner(&self, owner: Owner) {
+        self.entry.owner.replace(owner);
+    }
+
+    /// Whether an operator ended it.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.entry.end.get() == Some(End::Killed)
+    }
+
+    /// How many bytes were read into `buffer`; 0 at the end of the input, or if the buffer is full.
+    ///
+    /// # Errors
+    /// ECANCELED after a kill, ECONNABORTED after [`Connection::abort`], ENOTCONN before it stands, and what the system says.
+    pub fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.entry.check()?;
+        let before = buffer.filled().len();
+        ready!(self.entry.stream.borrow_mut().poll_read(cx, buffer))?;
+        let count = buffer.filled().len() - before;
+        add(&self.entry.bytes_in, count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Ready when there is something to read, or the end of the input, or an error. Exact: it looks.
+    ///
+    /// # Errors
+    /// As [`Connection::poll_read`].
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.entry.check()?;
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let stream = self.entry.stream();
+        stream.poll_input(cx, |socket| Ok(rustix::net::recv(socket, &mut [0_u8], flags).map(drop)?))
+    }
+
+    /// How many bytes of the pieces were taken. With `more`, the system may wait for the next write to fill a packet; see
+    /// [`Connection::poll_flush`]. Pieces above [`PIECES_MAX`] are left for the next call.
+    ///
+    /// # Errors
+    /// As [`Connection::poll_read`]; EPIPE where the writing half has ended; EFAULT where a piece's memory cannot be read.
+    pub fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+        more: bool,
+    ) -> Poll<io::Result<usize>> {
+        self.entry.check()?;
+        let pieces = &pieces[..pieces.len().min(PIECES_MAX)];
+        let length = pieces.iter().map(|piece| piece.len()).fold(0, usize::saturating_add);
+        if length == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        flags.set(SendFlags::MORE, more);
+        let count = ready!(self.entry.stream().poll_output(cx, length, Short::IsFull, |socket| {
+            Ok(match pieces {
+                [piece] => rustix::net::send(socket, piece, flags)?,
+                _ => {
+                    let mut no_control = SendAncillaryBuffer::default();
+                    rustix::net::sendmsg(socket, pieces, &mut no_control, flags)?
+                }
+            })
+        }))?;
+        self.is_held_back.set(more);
+        add(&self.entry.bytes_out, count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// How many bytes of `file` were sent from `offset`: at most `length`, at most [`transfer::SEND_FILE_BYTES_MAX`]; 0 if the file ends there.
+    /// Pages that are not in memory are waited for; see `File::poll_warm`.
+    ///
+    /// # Errors
+    /// As [`Connection::poll_write_vectored`]; EINVAL where the file is none that can be sent from.
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: u64,
+    ) -> Poll<io::Result<usize>> {
+        self.entry.check()?;
+        let length = length.min(transfer::SEND_FILE_BYTES_MAX as u64) as usize;
+        if length == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        // The file may just end there, so a short answer says nothing about the socket.
+        let count =
+            ready!(self.entry.stream().poll_output(cx, length, Short::IsNothing, |socket| {
+                let mut offset = offset;
+                transfer::send_file(socket, file, &mut offset, length)
+            }))?;
+        self.is_held_back.set(false);
+        add(&self.entry.bytes_out, count);
+        take_steps(cx, count / SEND_FILE_BYTES_PER_STEP);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Ready when the system holds nothing back any more that was written with `more`.
+    ///
+    /// # Errors
+    /// As [`Connection::poll_read`].
+    pub fn poll_flush(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.entry.check()?;
+        Poll::Ready(self.let_go())
+    }
+
+    /// Ends the writing half: when the peer has read what was written, it reads the end of the input.
+    ///
+    /// # Errors
+    /// As [`Connection::poll_read`].
+    pub fn poll_shutdown(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.entry.check()?;
+        self.is_held_back.set(false);
+        Poll::Ready(self.entry.shutdown(Shutdown::Write))
+    }
+
+    /// Ready when the peer has gone altogether: it has reset the connection, or both halves have ended. A peer that has only ended
+    /// its own half has not gone.
+    ///
+    /// # Errors
+    /// ECANCELED after a kill, ECONNABORTED after [`Connection::abort`], and what the system says at the first call.
+    pub fn poll_hangup(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.entry.check()?;
+        let mut watch = self.entry.watch.borrow_mut();
+        let watch = match &mut *watch {
+            Some(watch) => watch,
+            none => {
+                let table = self.entry.place.table();
+                none.insert(table.hangups.watch(self.id(), self.entry.stream().as_fd())?)
+            }
+        };
+        watch.poll(cx).map(Ok)
+    }
+
+    /// Drops the connection with a reset, where there is such a thing: what was written and not sent is lost.
+    pub fn abort(&self) {
+        self.entry.abort();
+    }
+
+    /// Ends it for whoever serves it, as an operator's `kill` does.
+    pub fn kill(&self) {
+        self.entry.kill();
+    }
+
+    /// Sets one of the ABI's `OPTION_*`.
+    ///
+    /// # Errors
+    /// EINVAL for an option or a value that is none; EOPNOTSUPP where the socket has no such thing; what the system says.
+    pub fn set_option(&self, option: u32, value: u64) -> io::Result<()> {
+        self.entry.check()?;
+        let is_on = match value {
+            0 => false,
+            1 => true,
+            _ => return Err(Errno::INVAL.into()),
+        };
+        match (option, &*self.entry.stream()) {
+            (OPTION_NODELAY, Stream::Tcp(tcp)) => {
+                tcp.set_nodelay(is_on)?;
+                self.is_without_delay.set(is_on);
+                Ok(())
+            }
+            (OPTION_KEEPALIVE, Stream::Tcp(tcp)) => SockRef::from(tcp).set_keepalive(is_on),
+            (OPTION_NODELAY | OPTION_KEEPALIVE, Stream::Unix(_)) => Err(Errno::OPNOTSUPP.into()),
+            _ => Err(Errno::INVAL.into()),
+        }
+    }
+
+    /// Has the system send what it holds back for more to come: setting TCP_NODELAY does it (tcp(7)), whatever it was.
+    fn let_go(&self) -> io::Result<()> {
+        if !self.is_held_back.replace(false) {
+            return Ok(());
+        }
+        let Stream::Tcp(tcp) = &*self.entry.stream() else { return Ok(()) };
+        tcp.set_nodelay(true)?;
+        if !self.is_without_delay.get() {
+            tcp.set_nodelay(false)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // What is held back goes out with the end.
+        closing::close(self.entry.clone(), &self.entry.place.table().closing);
+    }
+}
+
+fn add(counter: &Cell<u64>, count: usize) {
+    counter.set(counter.get() + count as u64);
+}
+
+/// Counts `steps` of work against the running task's share of this turn.
+fn take_steps(cx: &mut Context<'_>, steps: usize) {
+    for _ in 0..steps {
+        match coop::poll_proceed(cx) {
+            Poll::Ready(step) => step.made_progress(),
+            Poll::Pending => return,
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The host's table of live connections: how many there may be, what the monitor shows of them, and the operator's `kill`.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    rc::{Rc, Weak},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use slab::Slab;
+
+use crate::net::{address::Address, closing::Closing, entry::Entry, hangup::Hangups};
+
+/// All connections. A clone is the same table.
+#[derive(Clone, Debug)]
+pub struct Connections(Rc<Table>);
+
+/// How many connections there may be, of the host or of one instance, and how many there are.
+#[derive(Debug)]
+pub struct Quota {
+    /// The limit's name, for the log.
+    name: &'static str,
+    max: Cell<usize>,
+    used: Cell<usize>,
+    /// Those who wait for room: a listener each.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+/// Room for one connection, in the host's quota and in an instance's. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Place {
+    table: Rc<Table>,
+    quota: Rc<Quota>,
+    slot: Cell<Option<usize>>,
+}
+
+/// Which generation of which instance serves a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The instance's name.
+    pub instance: Rc<str>,
+    /// The generation's number.
+    pub generation: u64,
+}
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It goes out, and does not stand yet.
+    Connecting,
+    /// A task serves it.
+    Open,
+    /// It waits for its next turn, without a task.
+    Parked,
+    /// Nobody serves it any more; what the peer still sends is thrown away, so that the peer gets what was sent to it.
+    Closing,
+}
+
+/// What the monitor shows of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionStatus {
+    /// Its number; never used twice.
+    pub id: u64,
+    /// Who serves it.
+    pub owner: Owner,
+    /// The peer.
+    pub remote: Address,
+    /// This side.
+    pub local: Address,
+    /// How long it has been there.
+    pub age: Duration,
+    /// Bytes read from it.
+    pub bytes_in: u64,
+    /// Bytes written to it.
+    pub bytes_out: u64,
+    /// What it is at.
+    pub state: State,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    quota: Rc<Quota>,
+    entries: RefCell<Slab<Weak<Entry>>>,
+    id_last: Cell<u64>,
+    pub(super) hangups: Hangups,
+    pub(super) closing: Closing,
+}
+
+impl Connections {
+    /// No connections; there may be `connections_max` of them. Their numbers go on after `id_last`, which is 0 but for a host
+    /// that goes on where another one left off.
+    #[must_use]
+    pub fn new(connections_max: usize, id_last: u64) -> Connections {
+        Connections(Rc::new(Table {
+            quota: Quota::new("connections_max", connections_max),
+            entries: RefCell::default(),
+            id_last: Cell::new(id_last),
+            hangups: Hangups::default(),
+            closing: Closing::default(),
+        }))
+    }
+
+    /// The host's own quota, to ask or to change.
+    #[must_use]
+    pub fn quota(&self) -> &Rc<Quota> {
+        &self.0.quota
+    }
+
+    /// The number of the newest connection.
+    #[must_use]
+    pub fn id_last(&self) -> u64 {
+        self.0.id_last.get()
+    }
+
+    /// Room for a connection of an instance with `quota`, or the quota that is used up.
+    ///
+    /// # Errors
+    /// The host or the instance has as many connections as it may.
+    pub fn place(&self, quota: &Rc<Quota>) -> Result<Place, QuotaFull> {
+        for quota in [&self.0.quota, quota] {
+            if quota.is_full() {
+                return Err(QuotaFull { name: quota.name, max: quota.max.get() });
+            }
+        }
+        self.0.quota.used.set(self.0.quota.used.get() + 1);
+        quota.used.set(quota.used.get() + 1);
+        Ok(Place { table: self.0.clone(), quota: quota.clone(), slot: Cell::new(None) })
+    }
+
+    /// As [`Connections::place`], and waits for room.
+    pub fn poll_place(&self, cx: &mut Context<'_>, quota: &Rc<Quota>) -> Poll<Place> {
+        if let Ok(place) = self.place(quota) {
+            return Poll::Ready(place);
+        }
+        for quota in [&self.0.quota, quota] {
+            if quota.is_full() {
+                quota.wait(cx.waker());
+            }
+        }
+        Poll::Pending
+    }
+
+    /// All connections, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<ConnectionStatus> {
+        let mut list: Vec<_> = self.alive().iter().map(|entry| status(entry)).collect();
+        list.sort_by_key(|status| status.id);
+        list
+    }
+
+    /// Ends connection `id`, whoever serves it: its calls answer [`std::io::ErrorKind::Other`] with ECANCELED from now on. False if
+    /// there is no such connection.
+    #[must_use]
+    pub fn kill(&self, id: u64) -> bool {
+        let entry = self.alive().into_iter().find(|entry| entry.id == id);
+        entry.inspect(|entry| entry.kill()).is_some()
+    }
+
+    fn alive(&self) -> Vec<Rc<Entry>> {
+        self.0.entries.borrow().iter().filter_map(|(_, entry)| entry.upgrade()).collect()
+    }
+}
+
+impl Quota {
+    /// Room for `max` connections; `name` is the limit's.
+    #[must_use]
+    pub fn new(name: &'static str, max: usize) -> Rc<Quota> {
+        Rc::new(Quota {
+            name,
+            max: Cell::new(max),
+            used: Cell::new(0),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.get()
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max.get()
+    }
+
+    /// Changes how many there may be. Those that are there stay.
+    pub fn set_max(&self, max: usize) {
+        self.max.set(max);
+        self.wake();
+    }
+
+    fn is_full(&self) -> bool {
+        self.used.get() >= self.max.get()
+    }
+
+    fn wait(&self, waker: &Waker) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|other| other.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        if self.is_full() || self.waiting.borrow().is_empty() {
+            return;
+        }
+        for waker in self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    fn release(&self) {
+        self.used.set(self.used.get() - 1);
+        self.wake();
+    }
+}
+
+impl Place {
+    pub(super) fn table(&self) -> &Rc<Table> {
+        &self.table
+    }
+
+    /// Shows `entry`, which is this place's, in the table.
+    pub(super) fn enter(&self, entry: &Rc<Entry>) {
+        let slot = self.table.entries.borrow_mut().insert(Rc::downgrade(entry));
+        self.slot.set(Some(slot));
+    }
+
+    /// Takes it out again.
+    pub(super) fn leave(&self) {
+        if let Some(slot) = self.slot.take() {
+            self.table.entries.borrow_mut().remove(slot);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+        self.quota.release();
+        self.table.quota.release();
+    }
+}
+
+impl Table {
+    pub(super) fn next_id(&self) -> u64 {
+        self.id_last.set(self.id_last.get() + 1);
+        self.id_last.get()
+    }
+}
+
+fn status(entry: &Entry) -> ConnectionStatus {
+    ConnectionStatus {
+        id: entry.id,
+        owner: entry.owner.borrow().clone(),
+        remote: entry.remote.clone(),
+        local: entry.local().clone(),
+        age: entry.opened.elapsed(),
+        bytes_in: entry.bytes_in.get(),
+        bytes_out: entry.bytes_out.get(),
+        state: entry.state.get(),
+    }
+}
+
+/// A quota is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaFull {
+    /// The limit's name.
+    pub name: &'static str,
+    /// The limit.
+    pub max: usize,
+}
+
+impl fmt::Display for QuotaFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "there are {} connections already; raise the limit {} for more",
+            self.max, self.name
+        )
+    }
+}
+
+impl std::error::Error for QuotaFull {}
+
+impl State {
+    /// The word for it in the monitor.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Connecting => "connecting",
+            State::Open => "open",
+            State::Parked => "parked",
+            State::Closing => "closing",
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What the host holds of one connection: its socket, and what the monitor shows of it.
+
+use std::{
+    cell::{Cell, OnceCell, Ref, RefCell},
+    io,
+    net::Shutdown,
+    os::fd::AsFd,
+    path::PathBuf,
+    rc::Rc,
+    time::Instant,
+};
+
+use rustix::io::Errno;
+use socket2::SockRef;
+
+use crate::net::{
+    address::Address,
+    connections::{Owner, Place, State},
+    hangup::Watch,
+    stream::Stream,
+};
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: u64,
+    /// Dropped before the socket is closed, for the kernel forgets what is watched when it is.
+    pub(super) watch: RefCell<Option<Watch>>,
+    pub(super) stream: RefCell<Stream>,
+    pub(super) remote: Address,
+    local: OnceCell<Address>,
+    pub(super) listener: u32,
+    pub(super) opened: Instant,
+    pub(super) bytes_in: Cell<u64>,
+    pub(super) bytes_out: Cell<u64>,
+    pub(super) state: Cell<State>,
+    pub(super) owner: RefCell<Owner>,
+    /// Why nothing can be done with the connection any more.
+    pub(super) end: Cell<Option<End>>,
+    pub(super) place: Place,
+}
+
+/// How a connection came to its end before it was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// An operator had it.
+    Killed,
+    /// Whoever serves it dropped it with a reset.
+    Aborted,
+}
+
+impl Entry {
+    pub(super) fn new(
+        stream: Stream,
+        remote: Address,
+        listener: u32,
+        state: State,
+        owner: Owner,
+        place: Place,
+    ) -> Rc<Entry> {
+        let table = place.table();
+        let entry = Rc::new(Entry {
+            id: table.next_id(),
+            watch: RefCell::default(),
+            stream: RefCell::new(stream),
+            remote,
+            local: OnceCell::new(),
+            listener,
+            opened: Instant::now(),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            state: Cell::new(state),
+            owner: RefCell::new(owner),
+            end: Cell::new(None),
+            place,
+        });
+        entry.place.enter(&entry);
+        entry
+    }
+
+    /// An error unless bytes can pass.
+    pub(super) fn check(&self) -> io::Result<()> {
+        match self.end.get() {
+            Some(End::Killed) => Err(Errno::CANCELED.into()),
+            Some(End::Aborted) => Err(Errno::CONNABORTED.into()),
+            None if self.state.get() == State::Connecting => Err(Errno::NOTCONN.into()),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn stream(&self) -> Ref<'_, Stream> {
+        self.stream.borrow()
+    }
+
+    /// Asked of the system once, and only if somebody wants to know.
+    pub(super) fn local(&self) -> &Address {
+        self.local.get_or_init(|| {
+            let address = SockRef::from(&self.stream().as_fd()).local_addr().ok();
+            address.map_or(NO_ADDRESS, |address| from_system(&address))
+        })
+    }
+
+    pub(super) fn shutdown(&self, half: Shutdown) -> io::Result<()> {
+        match SockRef::from(&self.stream().as_fd()).shutdown(half) {
+            // The peer was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Ends the connection for whoever serves it; all who wait on it are woken by the system.
+    pub(super) fn kill(&self) {
+        if self.end.get().is_some() {
+            return;
+        }
+        self.end.set(Some(End::Killed));
+        if let Err(error) = self.shutdown(Shutdown::Both) {
+            tracing::debug!("cannot shut down connection {}: {error}", self.id);
+        }
+    }
+
+    pub(super) fn abort(&self) {
+        if self.end.replace(Some(End::Aborted)).is_some() {
+            return;
+        }
+        let stream = self.stream();
+        // Dissolving the association sends the reset at once, and wakes who waits; the lingering time of nothing does it at the
+        // close where that is refused.
+        if let Stream::Tcp(tcp) = &*stream
+            && rustix::net::connect_unspec(tcp).is_ok()
+        {
+            return;
+        }
+        let socket = stream.as_fd();
+        let socket = SockRef::from(&socket);
+        let ended = socket.set_linger(Some(std::time::Duration::ZERO));
+        if let Err(error) = ended.and_then(|()| socket.shutdown(Shutdown::Both)) {
+            tracing::debug!("cannot reset connection {}: {error}", self.id);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.place.leave();
+    }
+}
+
+/// For sockets that have no name, and for what is no socket any more.
+const NO_ADDRESS: Address = Address::Unix(PathBuf::new());
+
+pub(super) fn from_system(address: &socket2::SockAddr) -> Address {
+    match (address.as_socket(), address.as_pathname()) {
+        (Some(address), _) => Address::Tcp(address),
+        (None, Some(path)) => Address::Unix(path.to_owned()),
+        (None, None) => NO_ADDRESS,
+    }
+}

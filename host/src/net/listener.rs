@@ -1,0 +1,331 @@
+//! A listener: an address that connections come in by. It outlives whoever serves them.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt, fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    time::Sleep,
+};
+
+use crate::net::{
+    address::Address,
+    connection::Connection,
+    connections::{Connections, Owner, Place, Quota, State},
+    entry::{self, Entry},
+    stream::Stream,
+};
+
+/// A listener. Dropping it stops listening; a Unix socket's file is removed.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Bound,
+    address: Address,
+    index: u32,
+    connections: Connections,
+    owner: RefCell<Owner>,
+    quota: RefCell<Rc<Quota>>,
+    /// Room for the connection that comes next; kept while none comes.
+    pause: RefCell<Option<Pin<Box<Sleep>>>>,
+    /// When it was last said that nothing can be accepted.
+    said: Cell<Option<Instant>>,
+}
+
+/// What a listener is made from.
+#[derive(Clone, Debug)]
+pub struct ListenSpec<'a> {
+    /// Where.
+    pub address: &'a Address,
+    /// Which of the instance's `listen` addresses it is, from 0; [`crate::net::connection::NO_LISTENER`] for others.
+    pub index: u32,
+    /// How many connections may wait in the kernel; 0 for [`BACKLOG_DEFAULT`]. The kernel has a limit of its own
+    /// (`net.core.somaxconn`).
+    pub backlog: u32,
+    /// Who serves what comes in.
+    pub owner: Owner,
+    /// How many connections the owner may have.
+    pub quota: Rc<Quota>,
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug)]
+pub struct ListenError {
+    /// The address.
+    pub address: Address,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+/// How many connections may wait where nobody says otherwise.
+pub const BACKLOG_DEFAULT: u32 = 1024;
+
+/// How long nothing is accepted after the system had no descriptor or memory for another connection.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often it is said that nothing can be accepted.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    Unix { socket: UnixListener, _file: SocketFile },
+}
+
+/// The file of a Unix socket, removed with the listener unless somebody has put another one in its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Listener {
+    /// Binds and listens. An IPv6 address is for IPv6 alone, so that both families can be given. Must be called on the loop.
+    ///
+    /// # Errors
+    /// The address is taken, not this machine's, or not ours to use; a Unix socket's path is too long, or something else is there.
+    pub fn bind(spec: ListenSpec<'_>, connections: &Connections) -> Result<Listener, ListenError> {
+        let backlog = if spec.backlog == 0 { BACKLOG_DEFAULT } else { spec.backlog };
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        let failed = |error| ListenError { address: spec.address.clone(), error };
+        let (socket, address) = bind(spec.address, backlog).map_err(failed)?;
+        Ok(Listener {
+            socket,
+            address,
+            index: spec.index,
+            connections: connections.clone(),
+            owner: RefCell::new(spec.owner),
+            quota: RefCell::new(spec.quota),
+            pause: RefCell::default(),
+            said: Cell::new(None),
+        })
+    }
+
+    /// Where it listens; the port is the real one.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Who serves what comes in from now on.
+    pub fn set_owner(&self, owner: Owner, quota: Rc<Quota>) {
+        self.owner.replace(owner);
+        self.quota.replace(quota);
+    }
+
+    /// The next connection. Waits, and leaves the others in the kernel's queue, while there are as many as there may be, or while the
+    /// system has no descriptor or memory for another.
+    ///
+    /// # Errors
+    /// The listener is broken for good; nothing that one peer or a shortage does is an error.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Connection>> {
+        loop {
+            ready!(self.poll_pause(cx));
+            let place = ready!(self.poll_place(cx));
+            match ready!(self.poll_stream(cx)) {
+                Ok((stream, remote)) => {
+                    let owner = self.owner.borrow().clone();
+                    let entry = Entry::new(stream, remote, self.index, State::Open, owner, place);
+                    return Poll::Ready(Ok(Connection::new(entry)));
+                }
+                Err(error) if is_shortage(&error) => self.pause(&error),
+                Err(error) if is_the_peers(&error) => {
+                    tracing::debug!("a connection to {} was not accepted: {error}", self.address);
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn poll_place(&self, cx: &mut Context<'_>) -> Poll<Place> {
+        let quota = self.quota.borrow().clone();
+        let place = self.connections.poll_place(cx, &quota);
+        if place.is_pending()
+            && let Err(full) = self.connections.place(&quota)
+        {
+            self.say(&full);
+        }
+        place
+    }
+
+    fn poll_stream(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+        match &self.socket {
+            Bound::Tcp(socket) => {
+                let (stream, remote) = ready!(socket.poll_accept(cx))?;
+                Poll::Ready(Ok((Stream::Tcp(stream), Address::Tcp(remote))))
+            }
+            Bound::Unix { socket, .. } => {
+                let (stream, remote) = ready!(socket.poll_accept(cx))?;
+                let remote = remote.as_pathname().map(Path::to_owned).unwrap_or_default();
+                Poll::Ready(Ok((Stream::Unix(stream), Address::Unix(remote))))
+            }
+        }
+    }
+
+    fn poll_pause(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut pause = self.pause.borrow_mut();
+        if let Some(sleep) = &mut *pause {
+            ready!(sleep.as_mut().poll(cx));
+            *pause = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn pause(&self, error: &io::Error) {
+        self.say(&Shortage(error));
+        self.pause.replace(Some(Box::pin(tokio::time::sleep(PAUSE))));
+    }
+
+    /// At most once in a while, for a flood of connections must not become a flood of lines.
+    fn say(&self, reason: &dyn fmt::Display) {
+        let now = Instant::now();
+        if self.said.get().is_some_and(|said| now - said < SAY_EVERY) {
+            return;
+        }
+        self.said.set(Some(now));
+        tracing::warn!("connections to {} wait to be accepted: {reason}", self.address);
+    }
+}
+
+fn bind(address: &Address, backlog: i32) -> io::Result<(Bound, Address)> {
+    match address {
+        Address::Tcp(tcp) => {
+            let socket = socket(Domain::for_address(*tcp))?;
+            // Connections of the last run that linger in the kernel must not keep this one from its port.
+            socket.set_reuse_address(true)?;
+            if tcp.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            // What is accepted inherits it.
+            socket.set_tcp_nodelay(true)?;
+            socket.bind(&(*tcp).into())?;
+            socket.listen(backlog)?;
+            let address = entry::from_system(&socket.local_addr()?);
+            Ok((Bound::Tcp(TcpListener::from_std(socket.into())?), address))
+        }
+        Address::Unix(path) => {
+            let (socket, file) = bind_unix(path)?;
+            socket.listen(backlog)?;
+            let socket = UnixListener::from_std(socket.into())?;
+            Ok((Bound::Unix { socket, _file: file }, address.clone()))
+        }
+    }
+}
+
+fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
+    let name = SockAddr::unix(path)?;
+    let socket = socket(Domain::UNIX)?;
+    match socket.bind(&name) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &name) => {
+            fs::remove_file(path)?;
+            socket.bind(&name)?;
+        }
+        other => other?,
+    }
+    let file = fs::symlink_metadata(path)?;
+    let file = SocketFile { path: path.to_owned(), device: file.dev(), inode: file.ino() };
+    Ok((socket, file))
+}
+
+/// Whether what is at `path` is a socket that nobody listens on: left behind by a process that was killed.
+fn is_stale(path: &Path, name: &SockAddr) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let answer = socket(Domain::UNIX).and_then(|probe| probe.connect(name));
+    is_socket && answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn socket(domain: Domain) -> io::Result<Socket> {
+    Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+}
+
+/// What accept(2) passes on of a connection that failed while it waited.
+fn is_the_peers(error: &io::Error) -> bool {
+    let of_peers = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::PROTO,
+        Errno::PERM,
+        Errno::NETDOWN,
+        Errno::NOPROTOOPT,
+        Errno::HOSTDOWN,
+        Errno::NONET,
+        Errno::HOSTUNREACH,
+        Errno::NETUNREACH,
+        Errno::TIMEDOUT,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| of_peers.contains(&errno))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!("cannot remove the socket {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// What ran out, and how there can be more of it.
+struct Shortage<'a>(&'a io::Error);
+
+impl fmt::Display for Shortage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Errno::from_io_error(self.0) {
+            Some(Errno::MFILE) => {
+                let max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+                let max = max.map_or("unlimited".to_owned(), |max| max.to_string());
+                write!(
+                    f,
+                    "this process has as many descriptors open as it may ({max}); raise RLIMIT_NOFILE (`ulimit -n`, or \
+                     LimitNOFILE= of a systemd unit), or lower connections_max"
+                )
+            }
+            Some(Errno::NFILE) => f.write_str(
+                "the system has as many files open as it may; raise the sysctl fs.file-max",
+            ),
+            _ => write!(f, "the kernel has no memory for another socket ({})", self.0),
+        }
+    }
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: ", self.address)?;
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => {
+                f.write_str("something listens there already; stop that, or choose another address")
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                f.write_str("this machine has no such address; see `ip address`")
+            }
+            io::ErrorKind::PermissionDenied => write!(
+                f,
+                "permission denied; ports below 1024 need the capability CAP_NET_BIND_SERVICE, and a socket's folder must be \
+                 writable"
+            ),
+            io::ErrorKind::NotFound => f.write_str("the socket's folder is not there; make it"),
+            _ => write!(f, "{}", self.error),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}

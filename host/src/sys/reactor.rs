@@ -1,0 +1,21 @@
+//! Descriptors that tokio knows no type for, in its reactor.
+
+// tokio asks for a promise about the descriptor that an owner of it can always give.
+#![allow(unsafe_code)]
+
+use std::{io, os::fd::OwnedFd};
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Has the reactor say when `descriptor` is readable. Must be called on the loop.
+///
+/// # Errors
+/// It is a descriptor that cannot be waited for, a regular file say.
+///
+/// # Panics
+/// There is no loop.
+pub fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: An `OwnedFd` is open and the same until it is dropped, which the `AsyncFd` does last.
+    let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    registered.map_err(|error| error.into_parts().1)
+}
