@@ -26,23 +26,33 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
 
     let workspace = Workspace::read()?;
     if list {
-        return check(runner(&workspace, &name).args(["--list", "--include-ignored"]));
+        return check(runner(&workspace, &name).args(["--", "--list", "--include-ignored"]));
     }
     let tree = test::build_tree(&workspace)?;
+    // Compiled beforehand, so that the record holds no word of it.
+    check(runner(&workspace, &name).args(["--no-run"]))?;
     let mut command = runner(&workspace, &name);
+    command.arg("--");
     // One at a time: what is measured is the server's memory and time, not the neighbour's.
     command.args(["--nocapture", "--include-ignored", "--test-threads=1"]);
     command.env("MEDUSA_TREE", &tree.root).env("MEDUSA_SOAK", "1");
     let started = Instant::now();
     let (text, succeeded) = watched(&mut command)?;
     let minutes = started.elapsed().as_secs_f64() / 60.0;
+    if !text.lines().any(|line| line.starts_with("running ") && line != "running 0 tests") {
+        return Err(format!(
+            "no test has `{name}` in its name; `cargo xtask soak --list` shows those of endurance"
+        )
+        .into());
+    }
 
     let record = format!(
         "# Soak `{name}`\n\n{}\n- took: {minutes:.1} minutes\n- outcome: {}\n\n```text\n{text}```\n",
         machine(&workspace),
         if succeeded { "passed" } else { "FAILED" },
     );
-    let file = format!("benches/runs/{}-{name}.md", date()?);
+    let prefix = if name.contains("soak") { "" } else { "soak-" };
+    let file = format!("benches/runs/{}-{prefix}{}.md", date()?, name.replace("::", "-"));
     fs::create_dir_all(workspace.root.join("benches/runs"))?;
     fs::write(workspace.root.join(&file), record)
         .map_err(|error| format!("cannot write {file}: {error}"))?;
@@ -53,7 +63,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
 fn runner(workspace: &Workspace, name: &str) -> Command {
     let mut command = cargo();
     command.current_dir(&workspace.root);
-    command.args(["test", "--profile", test::PROFILE, "--package", "medusa-tests", name, "--"]);
+    command.args(["test", "--profile", test::PROFILE, "--package", "medusa-tests", name]);
     command
 }
 
