@@ -78,6 +78,14 @@ impl Log {
         Follower::new(self.ring.clone())
     }
 
+    /// A log that nothing is written to.
+    #[cfg(test)]
+    pub(crate) fn detached() -> Log {
+        let options =
+            Options { level: Level::INFO, format: Format::Text, lines_kept: 1, line_bytes_max: 1 };
+        Log::build(options, std::io::sink).0
+    }
+
     fn build<W>(
         options: Options,
         writer: W,

@@ -15,6 +15,11 @@ pub mod words;
 mod audit;
 mod session;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 use std::{cell::RefCell, future::Future, path::Path, rc::Rc, time::Duration};
 
 use tokio::{

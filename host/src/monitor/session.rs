@@ -276,6 +276,30 @@ impl Shared {
 
     /// Root and the host's own user may do everything, everybody else nothing.
     fn role(&self, peer: Peer) -> Option<Role> {
-        (peer.uid == 0 || peer.uid == self.uid).then_some(Role::Admin)
+        role_of(peer, self.uid)
+    }
+}
+
+fn role_of(peer: Peer, host_uid: u32) -> Option<Role> {
+    (peer.uid == 0 || peer.uid == host_uid).then_some(Role::Admin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_the_hosts_own_user_are_let_in() {
+        let check = |uid, expected| {
+            assert_eq!(
+                role_of(Peer { uid, gid: 0, pid: None }, 1000).is_some(),
+                expected,
+                "user {uid}"
+            );
+        };
+        check(0, true);
+        check(1000, true);
+        check(1001, false);
+        check(u32::MAX, false);
     }
 }

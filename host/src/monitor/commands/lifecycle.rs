@@ -45,7 +45,7 @@ pub(super) async fn upgrade(call: Call) -> Result<(), Failure> {
     let library = call.arguments.get("library").map(|library| {
         let config = call.control.config();
         match (&call.folder, library.contains('/')) {
-            (Some(folder), true) => folder.join(library),
+            (Some(folder), true) => folder.join(library).components().collect(),
             _ => instance::library_file(library, &config.plugin_dir, &config.source),
         }
     });
