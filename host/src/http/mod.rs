@@ -4,3 +4,8 @@ pub mod host;
 pub mod path;
 pub mod route;
 pub mod site;
+
+// What the layers above speak of; the rest is named by its module.
+pub use host::HostPattern;
+pub use route::{Route, RouteKey, RouteKind, RouteToken};
+pub use site::{Matches, RouteTable, Site};

@@ -47,10 +47,11 @@ pub fn is_beneath(path: &str, mount: &str) -> bool {
     mount.is_empty() || below.is_empty() || below.starts_with('/')
 }
 
-/// Where something mounted at `path` of something mounted at `mount` is: both in the form of [`mount_point`].
+/// Where something mounted at `path` of something mounted at `mount` is. Both begin with `/`, or are in the form of
+/// [`mount_point`].
 #[must_use]
 pub fn join(mount: &str, path: &str) -> String {
-    format!("{mount}{path}")
+    format!("{}{path}", mount.trim_end_matches('/'))
 }
 
 /// The form in which a place to mount at is kept: normal, without `/` at its end, so empty for the root.
@@ -291,5 +292,7 @@ mod tests {
             assert_eq!(is_beneath(path, mount), expected, "{path} beneath {mount}");
         }
         assert_eq!(join(&mount_point("/a").unwrap(), &mount_point("/b/").unwrap()), "/a/b");
+        assert_eq!(join("/", "/"), "/");
+        assert_eq!(join("/a/", "/b"), "/a/b");
     }
 }

@@ -88,14 +88,13 @@ pub(super) struct Table {
 }
 
 impl Connections {
-    /// No connections; there may be `connections_max` of them. Their numbers go on after `id_last`, which is 0 but for a host
-    /// that goes on where another one left off.
+    /// No connections; there may be `connections_max` of them. Their numbers begin with 1.
     #[must_use]
-    pub fn new(connections_max: usize, id_last: u64) -> Connections {
+    pub fn new(connections_max: usize) -> Connections {
         Connections(Rc::new(Table {
             quota: Quota::new("connections_max", connections_max),
             entries: RefCell::default(),
-            id_last: Cell::new(id_last),
+            id_last: Cell::new(0),
             hangups: Hangups::default(),
             closing: Closing::default(),
         }))
@@ -105,6 +104,11 @@ impl Connections {
     #[must_use]
     pub fn quota(&self) -> &Rc<Quota> {
         &self.0.quota
+    }
+
+    /// Has the numbers go on after `id`: for a host that goes on where another one left off.
+    pub fn set_id_last(&self, id: u64) {
+        self.0.id_last.set(id.max(self.id_last()));
     }
 
     /// The number of the newest connection.

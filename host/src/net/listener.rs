@@ -2,7 +2,9 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt, fs, io,
+    fmt, fs,
+    future::{Future, poll_fn},
+    io,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     pin::Pin,
@@ -31,30 +33,23 @@ use crate::net::{
 pub struct Listener {
     socket: Bound,
     address: Address,
-    index: u32,
-    connections: Connections,
-    owner: RefCell<Owner>,
-    quota: RefCell<Rc<Quota>>,
-    /// Room for the connection that comes next; kept while none comes.
+    /// While it lasts, nothing is accepted.
     pause: RefCell<Option<Pin<Box<Sleep>>>>,
     /// When it was last said that nothing can be accepted.
     said: Cell<Option<Instant>>,
 }
 
-/// What a listener is made from.
-#[derive(Clone, Debug)]
-pub struct ListenSpec<'a> {
-    /// Where.
-    pub address: &'a Address,
-    /// Which of the instance's `listen` addresses it is, from 0; [`crate::net::connection::NO_LISTENER`] for others.
+/// For whom a connection is accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepting<'a> {
+    /// The table that it will be in.
+    pub connections: &'a Connections,
+    /// How many connections its owner may have.
+    pub quota: &'a Rc<Quota>,
+    /// Who serves it.
+    pub owner: &'a Owner,
+    /// Which of the instance's `listen` addresses this is, from 0; [`crate::net::connection::NO_LISTENER`] for others.
     pub index: u32,
-    /// How many connections may wait in the kernel; 0 for [`BACKLOG_DEFAULT`]. The kernel has a limit of its own
-    /// (`net.core.somaxconn`).
-    pub backlog: u32,
-    /// Who serves what comes in.
-    pub owner: Owner,
-    /// How many connections the owner may have.
-    pub quota: Rc<Quota>,
 }
 
 /// Why an address cannot be listened on.
@@ -89,25 +84,17 @@ struct SocketFile {
 }
 
 impl Listener {
-    /// Binds and listens. An IPv6 address is for IPv6 alone, so that both families can be given. Must be called on the loop.
+    /// Binds and listens. An IPv6 address is for IPv6 alone, so that both families can be given. `backlog` connections may wait in
+    /// the kernel, which has a limit of its own (`net.core.somaxconn`); 0 is [`BACKLOG_DEFAULT`]. Must be called on the loop.
     ///
     /// # Errors
     /// The address is taken, not this machine's, or not ours to use; a Unix socket's path is too long, or something else is there.
-    pub fn bind(spec: ListenSpec<'_>, connections: &Connections) -> Result<Listener, ListenError> {
-        let backlog = if spec.backlog == 0 { BACKLOG_DEFAULT } else { spec.backlog };
+    pub fn bind(address: &Address, backlog: u32) -> Result<Listener, ListenError> {
+        let backlog = if backlog == 0 { BACKLOG_DEFAULT } else { backlog };
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-        let failed = |error| ListenError { address: spec.address.clone(), error };
-        let (socket, address) = bind(spec.address, backlog).map_err(failed)?;
-        Ok(Listener {
-            socket,
-            address,
-            index: spec.index,
-            connections: connections.clone(),
-            owner: RefCell::new(spec.owner),
-            quota: RefCell::new(spec.quota),
-            pause: RefCell::default(),
-            said: Cell::new(None),
-        })
+        let failed = |error| ListenError { address: address.clone(), error };
+        let (socket, address) = bind(address, backlog).map_err(failed)?;
+        Ok(Listener { socket, address, pause: RefCell::default(), said: Cell::new(None) })
     }
 
     /// Where it listens; the port is the real one.
@@ -116,25 +103,24 @@ impl Listener {
         &self.address
     }
 
-    /// Who serves what comes in from now on.
-    pub fn set_owner(&self, owner: Owner, quota: Rc<Quota>) {
-        self.owner.replace(owner);
-        self.quota.replace(quota);
-    }
-
     /// The next connection. Waits, and leaves the others in the kernel's queue, while there are as many as there may be, or while the
     /// system has no descriptor or memory for another.
     ///
     /// # Errors
     /// The listener is broken for good; nothing that one peer or a shortage does is an error.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Connection>> {
+    pub fn poll_accept(
+        &self,
+        cx: &mut Context<'_>,
+        accepting: Accepting<'_>,
+    ) -> Poll<io::Result<Connection>> {
         loop {
             ready!(self.poll_pause(cx));
-            let place = ready!(self.poll_place(cx));
+            let place = ready!(self.poll_place(cx, accepting));
             match ready!(self.poll_stream(cx)) {
                 Ok((stream, remote)) => {
-                    let owner = self.owner.borrow().clone();
-                    let entry = Entry::new(stream, remote, self.index, State::Open, owner, place);
+                    let Accepting { owner, index, .. } = accepting;
+                    let entry =
+                        Entry::new(stream, remote, index, State::Open, owner.clone(), place);
                     return Poll::Ready(Ok(Connection::new(entry)));
                 }
                 Err(error) if is_shortage(&error) => self.pause(&error),
@@ -146,11 +132,19 @@ impl Listener {
         }
     }
 
-    fn poll_place(&self, cx: &mut Context<'_>) -> Poll<Place> {
-        let quota = self.quota.borrow().clone();
-        let place = self.connections.poll_place(cx, &quota);
+    /// As [`Listener::poll_accept`].
+    ///
+    /// # Errors
+    /// As [`Listener::poll_accept`].
+    pub async fn accept(&self, accepting: Accepting<'_>) -> io::Result<Connection> {
+        poll_fn(|cx| self.poll_accept(cx, accepting)).await
+    }
+
+    fn poll_place(&self, cx: &mut Context<'_>, accepting: Accepting<'_>) -> Poll<Place> {
+        let Accepting { connections, quota, .. } = accepting;
+        let place = connections.poll_place(cx, quota);
         if place.is_pending()
-            && let Err(full) = self.connections.place(&quota)
+            && let Err(full) = connections.place(quota)
         {
             self.say(&full);
         }

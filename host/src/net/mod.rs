@@ -14,5 +14,12 @@ mod entry;
 mod hangup;
 mod stream;
 
+// What the layers above speak of; the rest is named by its module.
+pub use address::Address;
+pub use connection::Connection;
+pub use connections::{Connections, Owner, Quota};
+pub use listener::{Accepting, Listener};
+pub use resolve::{Lookup, Resolver};
+
 #[cfg(test)]
 mod tests;

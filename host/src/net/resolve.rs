@@ -1,6 +1,7 @@
 //! Looks host names up, on the pool, for getaddrinfo(3) blocks.
 
 use std::{
+    cell::{Ref, RefCell},
     fmt, io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     pin::Pin,
@@ -24,7 +25,7 @@ pub struct Resolver {
 /// A lookup. Dropping it gives it up; one that waits for a thread is then not made at all.
 #[derive(Debug)]
 pub struct Lookup {
-    state: State,
+    state: RefCell<State>,
     is_given_up: Arc<AtomicBool>,
 }
 
@@ -68,7 +69,7 @@ impl Resolver {
         let is_given_up = Arc::new(AtomicBool::new(false));
         if let Ok(address) = host.parse::<IpAddr>() {
             let state = State::Done(Ok(vec![SocketAddr::new(address, port)]));
-            return Ok(Lookup { state, is_given_up });
+            return Ok(Lookup { state: RefCell::new(state), is_given_up });
         }
         if self.lookups.load(Ordering::Relaxed) >= self.lookups_max {
             return Err(LookupError::TooMany);
@@ -83,7 +84,7 @@ impl Resolver {
             Ok((host.as_str(), port).to_socket_addrs()?.take(ADDRESSES_MAX).collect())
         };
         let ticket = blocking::run(&*self.pool, job).map_err(|_| LookupError::Busy)?;
-        Ok(Lookup { state: State::Running(ticket), is_given_up })
+        Ok(Lookup { state: RefCell::new(State::Running(ticket)), is_given_up })
     }
 }
 
@@ -98,8 +99,9 @@ impl Lookup {
     ///
     /// # Errors
     /// ENOENT where the name has no address, or the name servers do not answer: getaddrinfo's own errors are no errnos.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[SocketAddr]>> {
-        if let State::Running(ticket) = &mut self.state {
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ref<'_, [SocketAddr]>>> {
+        let mut done = None;
+        if let State::Running(ticket) = &mut *self.state.borrow_mut() {
             let answer = match ready!(Pin::new(ticket).poll(cx)) {
                 Ok(Ok(addresses)) => Ok(addresses),
                 Ok(Err(error)) => {
@@ -111,13 +113,19 @@ impl Lookup {
                     Err(libc::EIO)
                 }
             };
-            self.state = State::Done(answer);
+            done = Some(answer);
         }
-        match &self.state {
-            State::Done(Ok(addresses)) => Poll::Ready(Ok(addresses)),
-            State::Done(Err(errno)) => Poll::Ready(Err(io::Error::from_raw_os_error(*errno))),
-            State::Running(_) => Poll::Pending,
+        if let Some(answer) = done {
+            self.state.replace(State::Done(answer));
         }
+        let addresses = Ref::filter_map(self.state.borrow(), |state| match state {
+            State::Done(Ok(addresses)) => Some(&addresses[..]),
+            _ => None,
+        });
+        Poll::Ready(addresses.map_err(|state| match &*state {
+            State::Done(Err(errno)) => io::Error::from_raw_os_error(*errno),
+            _ => io::ErrorKind::Other.into(),
+        }))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     process::Command,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use crate::{
         address::Address,
         connection::{Connection, NO_LISTENER},
         connections::{Connections, Owner, Quota, State},
-        listener::{ListenSpec, Listener},
+        listener::{Accepting, Listener},
         resolve::{LookupError, Resolver},
     },
     sys::blocking::{Blocking, Busy},
@@ -42,9 +42,8 @@ fn quota(max: usize) -> Rc<Quota> {
     Quota::new("connections_per_instance_max", max)
 }
 
-fn listen(address: &Address, connections: &Connections) -> Listener {
-    let spec = ListenSpec { address, index: 3, backlog: 0, owner: owner("echo"), quota: quota(10) };
-    Listener::bind(spec, connections).unwrap()
+fn listen(address: &Address) -> Listener {
+    Listener::bind(address, 0).unwrap()
 }
 
 fn any_port() -> Address {
@@ -58,8 +57,17 @@ fn port_of(listener: &Listener) -> SocketAddr {
     }
 }
 
-async fn accept(listener: &Listener) -> Connection {
-    poll_fn(|cx| listener.poll_accept(cx)).await.unwrap()
+fn poll_accept(
+    listener: &Listener,
+    connections: &Connections,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Connection>> {
+    let (quota, owner) = (quota(10), owner("echo"));
+    listener.poll_accept(cx, Accepting { connections, quota: &quota, owner: &owner, index: 3 })
+}
+
+async fn accept(listener: &Listener, connections: &Connections) -> Connection {
+    poll_fn(|cx| poll_accept(listener, connections, cx)).await.unwrap()
 }
 
 async fn read(connection: &Connection) -> io::Result<Vec<u8>> {
@@ -75,9 +83,9 @@ async fn write(connection: &Connection, bytes: &[u8], more: bool) -> io::Result<
 
 /// A connection with the host's side first.
 async fn pair(connections: &Connections) -> (Connection, TcpStream) {
-    let listener = listen(&any_port(), connections);
+    let listener = listen(&any_port());
     let peer = TcpStream::connect(port_of(&listener)).unwrap();
-    (accept(&listener).await, peer)
+    (accept(&listener, connections).await, peer)
 }
 
 fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
@@ -87,7 +95,8 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
 #[test]
 fn bytes_pass_and_are_counted() {
     on_loop(async {
-        let connections = Connections::new(10, 41);
+        let connections = Connections::new(10);
+        connections.set_id_last(41);
         let (connection, mut peer) = pair(&connections).await;
         peer.write_all(b"hello").unwrap();
         assert_eq!(read(&connection).await.unwrap(), b"hello");
@@ -116,7 +125,7 @@ fn bytes_pass_and_are_counted() {
 #[test]
 fn the_end_of_input_is_no_hangup() {
     on_loop(async {
-        let connections = Connections::new(10, 0);
+        let connections = Connections::new(10);
         let (connection, mut peer) = pair(&connections).await;
         peer.shutdown(Shutdown::Write).unwrap();
         poll_fn(|cx| connection.poll_readable(cx)).await.unwrap();
@@ -138,7 +147,7 @@ fn the_end_of_input_is_no_hangup() {
 #[test]
 fn readable_means_that_something_is_there() {
     on_loop(async {
-        let connections = Connections::new(10, 0);
+        let connections = Connections::new(10);
         let (connection, mut peer) = pair(&connections).await;
         peer.write_all(b"x").unwrap();
         poll_fn(|cx| connection.poll_readable(cx)).await.unwrap();
@@ -156,7 +165,7 @@ fn readable_means_that_something_is_there() {
 #[test]
 fn a_kill_wakes_everybody_and_cancels() {
     on_loop(async {
-        let connections = Connections::new(10, 0);
+        let connections = Connections::new(10);
         let (connection, mut peer) = pair(&connections).await;
         let connection = Rc::new(connection);
         let reader = connection.clone();
@@ -181,7 +190,7 @@ fn a_kill_wakes_everybody_and_cancels() {
 #[test]
 fn an_abort_is_a_reset() {
     on_loop(async {
-        let connections = Connections::new(10, 0);
+        let connections = Connections::new(10);
         let (connection, mut peer) = pair(&connections).await;
         let connection = Rc::new(connection);
         let reader = connection.clone();
@@ -197,7 +206,7 @@ fn an_abort_is_a_reset() {
 #[test]
 fn what_was_written_arrives_although_input_was_left_unread() {
     on_loop(async {
-        let connections = Connections::new(10, 0);
+        let connections = Connections::new(10);
         let (connection, mut peer) = pair(&connections).await;
         peer.write_all(&[0; 1000]).unwrap();
         poll_fn(|cx| connection.poll_readable(cx)).await.unwrap();
@@ -229,7 +238,7 @@ fn what_was_written_arrives_although_input_was_left_unread() {
 #[test]
 fn a_file_is_sent() {
     on_loop(async {
-        let connections = Connections::new(10, 0);
+        let connections = Connections::new(10);
         let (connection, peer) = pair(&connections).await;
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
@@ -260,17 +269,20 @@ fn a_file_is_sent() {
 #[test]
 fn as_many_as_may_be_are_accepted_and_the_rest_waits() {
     on_loop(async {
-        let connections = Connections::new(2, 0);
-        let listener = listen(&any_port(), &connections);
+        let connections = Connections::new(2);
+        let listener = listen(&any_port());
         let peers: Vec<_> =
             (0..3).map(|_| TcpStream::connect(port_of(&listener)).unwrap()).collect();
-        let first = accept(&listener).await;
-        let _second = accept(&listener).await;
-        assert!(poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await.is_pending());
+        let first = accept(&listener, &connections).await;
+        let _second = accept(&listener, &connections).await;
+        assert!(
+            poll_fn(|cx| Poll::Ready(poll_accept(&listener, &connections, cx))).await.is_pending()
+        );
         let refused = connections.place(&quota(1)).unwrap_err();
         assert!(refused.to_string().contains("connections_max"), "{refused}");
         assert!(connections.place(&quota(0)).is_err());
-        let waiting = tokio::task::spawn_local(async move { accept(&listener).await });
+        let table = connections.clone();
+        let waiting = tokio::task::spawn_local(async move { accept(&listener, &table).await });
         tokio::task::yield_now().await;
         drop(first);
         waiting.await.unwrap();
@@ -281,8 +293,8 @@ fn as_many_as_may_be_are_accepted_and_the_rest_waits() {
 #[test]
 fn a_connection_goes_out() {
     on_loop(async {
-        let connections = Connections::new(10, 0);
-        let listener = listen(&any_port(), &connections);
+        let connections = Connections::new(10);
+        let listener = listen(&any_port());
         let address = listener.address().clone();
         let connect = |address: &Address, from: Option<&str>| {
             let place = connections.place(&quota(5)).unwrap();
@@ -298,7 +310,7 @@ fn a_connection_goes_out() {
         assert_eq!(errno(read(&out).await), Errno::NOTCONN);
         poll_fn(|cx| out.poll_connected(cx)).await.unwrap();
         assert_eq!(out.state(), State::Open);
-        let into = accept(&listener).await;
+        let into = accept(&listener, &connections).await;
         assert_eq!(out.local(), into.remote());
         assert_eq!(out.info().listener, NO_LISTENER);
         write(&out, b"hello", false).await.unwrap();
@@ -320,10 +332,10 @@ fn a_unix_socket_serves_and_cleans_up() {
         // A socket file that nobody listens on.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let connections = Connections::new(10, 0);
-        let listener = listen(&Address::Unix(path.clone()), &connections);
+        let connections = Connections::new(10);
+        let listener = listen(&Address::Unix(path.clone()));
         let mut peer = UnixStream::connect(&path).unwrap();
-        let connection = accept(&listener).await;
+        let connection = accept(&listener, &connections).await;
         assert_eq!(connection.info().remote.family, 1);
         peer.write_all(b"hello").unwrap();
         assert_eq!(read(&connection).await.unwrap(), b"hello");
@@ -333,27 +345,13 @@ fn a_unix_socket_serves_and_cleans_up() {
         drop(peer);
         poll_fn(|cx| connection.poll_hangup(cx)).await.unwrap();
         // Whoever looks whether it is stale connects for a moment.
-        let again = ListenSpec {
-            address: &Address::Unix(path.clone()),
-            index: 0,
-            backlog: 0,
-            owner: owner("echo"),
-            quota: quota(1),
-        };
-        let error = Listener::bind(again, &connections).unwrap_err();
+        let error = Listener::bind(&Address::Unix(path.clone()), 0).unwrap_err();
         assert!(error.to_string().contains("something listens there already"), "{error}");
         drop(listener);
         assert!(!path.exists());
 
         fs::write(&path, "not a socket").unwrap();
-        let taken = ListenSpec {
-            address: &Address::Unix(path.clone()),
-            index: 0,
-            backlog: 0,
-            owner: owner("echo"),
-            quota: quota(1),
-        };
-        assert!(Listener::bind(taken, &connections).is_err());
+        assert!(Listener::bind(&Address::Unix(path.clone()), 0).is_err());
         assert!(path.exists());
     });
 }
@@ -361,19 +359,18 @@ fn a_unix_socket_serves_and_cleans_up() {
 #[test]
 fn both_families_have_the_same_port() {
     on_loop(async {
-        let connections = Connections::new(10, 0);
-        let any = listen(&Address::Tcp("0.0.0.0:0".parse().unwrap()), &connections);
+        let any = listen(&Address::Tcp("0.0.0.0:0".parse().unwrap()));
         let port = port_of(&any).port();
         let Ok(probe) = std::net::TcpListener::bind("[::1]:0") else { return };
         drop(probe);
-        listen(&Address::Tcp(format!("[::]:{port}").parse().unwrap()), &connections);
+        listen(&Address::Tcp(format!("[::]:{port}").parse().unwrap()));
     });
 }
 
 #[test]
 fn options_are_set() {
     on_loop(async {
-        let connections = Connections::new(10, 0);
+        let connections = Connections::new(10);
         let (connection, _peer) = pair(&connections).await;
         let tcp = socket2::SockRef::from(&connection.entry.stream().as_fd()).tcp_nodelay();
         assert!(tcp.unwrap(), "inherited from the listener");
@@ -399,8 +396,8 @@ fn accepting_pauses_when_descriptors_run_out() {
         return;
     }
     on_loop(async {
-        let connections = Connections::new(100, 0);
-        let listener = listen(&any_port(), &connections);
+        let connections = Connections::new(100);
+        let listener = listen(&any_port());
         let peer = TcpStream::connect(port_of(&listener)).unwrap();
         let hold: Vec<_> = {
             let limits = rustix::process::Rlimit { current: Some(64), maximum: Some(64) };
@@ -410,7 +407,7 @@ fn accepting_pauses_when_descriptors_run_out() {
         let mut polls = 0;
         let mut accepted = std::pin::pin!(poll_fn(|cx| {
             polls += 1;
-            listener.poll_accept(cx)
+            poll_accept(&listener, &connections, cx)
         }));
         assert!(timeout(Duration::from_millis(350), &mut accepted).await.is_err());
         drop(hold);
@@ -444,7 +441,7 @@ fn names_are_looked_up() {
         let resolver = Resolver::new(Rc::new(Threads), 2);
         let mut found = Vec::new();
         for host in ["localhost", "127.0.0.1", "::1"] {
-            let mut lookup = resolver.lookup(host, 80).unwrap();
+            let lookup = resolver.lookup(host, 80).unwrap();
             poll_fn(|cx| lookup.poll(cx).map_ok(|addresses| found.push(addresses[0])))
                 .await
                 .unwrap();
@@ -454,7 +451,7 @@ fn names_are_looked_up() {
         for bad in ["", "a\0b", &"x".repeat(300)] {
             assert_eq!(resolver.lookup(bad, 1).unwrap_err(), LookupError::Name);
         }
-        let mut nothing = resolver.lookup("no-such-name.invalid", 80).unwrap();
+        let nothing = resolver.lookup("no-such-name.invalid", 80).unwrap();
         poll_fn(|cx| nothing.poll(cx).map_ok(|_| ())).await.unwrap_err();
     });
 }
