@@ -73,6 +73,10 @@ pub fn open(
 /// [`io::ErrorKind::WouldBlock`] where the first byte is not in memory and `wait` is [`Wait::Never`] (also where the file system does
 /// not know how to say so), and whatever else preadv2(2) says.
 pub fn read_at(file: impl AsFd, buffer: &mut [u8], offset: u64, wait: Wait) -> io::Result<usize> {
+    // Such an offset is a negative one to the system, and -1 would mean the descriptor's own position.
+    if i64::try_from(offset).is_err() {
+        return Err(Errno::INVAL.into());
+    }
     let flags = match wait {
         Wait::Allowed => ReadWriteFlags::empty(),
         Wait::Never => ReadWriteFlags::NOWAIT,
