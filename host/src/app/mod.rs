@@ -1,7 +1,9 @@
 //! The composition root: start, serve, drain, stop.
 
 pub mod cli;
+pub mod host;
 pub mod serve;
+pub mod watchdog;
 
 mod check;
 mod passwd;

@@ -244,7 +244,6 @@ pub struct ConnectionStatus {
     /// `active` or `parked`.
     pub state: String,
     pub age_ms: u64,
-    pub idle_ms: u64,
     pub received_bytes: u64,
     pub sent_bytes: u64,
 }

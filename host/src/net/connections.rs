@@ -64,6 +64,8 @@ pub struct ConnectionStatus {
     pub id: u64,
     /// Who serves it.
     pub owner: Owner,
+    /// Which of the instance's `listen` addresses it came in by; [`crate::net::connection::NO_LISTENER`] for others.
+    pub listener: u32,
     /// The peer.
     pub remote: Address,
     /// This side.
@@ -260,6 +262,7 @@ fn status(entry: &Entry) -> ConnectionStatus {
     ConnectionStatus {
         id: entry.id,
         owner: entry.owner.borrow().clone(),
+        listener: entry.listener,
         remote: entry.remote.clone(),
         local: entry.local().clone(),
         age: entry.opened.elapsed(),

@@ -156,19 +156,8 @@ fn instances_text(instances: &[InstanceStatus], width: usize) -> String {
 }
 
 fn connections_text(connections: &[ConnectionStatus], width: usize) -> String {
-    let heads = [
-        "id#",
-        "instance",
-        "gen#",
-        "peer",
-        "local",
-        "tls",
-        "state",
-        "age#",
-        "idle#",
-        "received#",
-        "sent#",
-    ];
+    let heads =
+        ["id#", "instance", "gen#", "peer", "local", "tls", "state", "age#", "received#", "sent#"];
     let mut table = Table::new(&heads);
     for connection in connections {
         table.row([
@@ -180,7 +169,6 @@ fn connections_text(connections: &[ConnectionStatus], width: usize) -> String {
             if connection.tls { "tls".to_owned() } else { String::new() },
             connection.state.clone(),
             elapsed(connection.age_ms),
-            elapsed(connection.idle_ms),
             bytes(connection.received_bytes),
             bytes(connection.sent_bytes),
         ]);

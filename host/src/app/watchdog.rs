@@ -1,0 +1,97 @@
+//! The watchdog: a thread that looks whether the loop still turns, and names the plugin in whose code it does not.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::plugin::{frame, off_loop::OffLoop};
+
+/// How often the loop is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The watchdog at work. Dropping it ends its thread.
+pub struct Watchdog {
+    stop: Arc<AtomicBool>,
+    stalls: Arc<AtomicU64>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Starts to watch: a call into a plugin that takes longer than `stall` is logged once, and again when it ends.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start(stall: Duration) -> std::io::Result<Watchdog> {
+        let (stop, stalls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (seen, counted) = (stop.clone(), stalls.clone());
+        let watch = move || {
+            let mut look = Look::default();
+            while !seen.load(Ordering::Relaxed) {
+                thread::park_timeout(LOOK_EVERY);
+                look.again(stall, &counted);
+            }
+        };
+        let thread = thread::Builder::new().name("medusa-watchdog".to_owned()).spawn(watch)?;
+        Ok(Watchdog { stop, stalls, thread: Some(thread) })
+    }
+
+    /// How many calls took too long.
+    pub fn stalls(&self) -> Arc<AtomicU64> {
+        self.stalls.clone()
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It does nothing that could panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the last look saw.
+#[derive(Default)]
+struct Look {
+    entry: u64,
+    since: Option<Instant>,
+    said: Option<String>,
+}
+
+impl Look {
+    fn again(&mut self, stall: Duration, stalls: &AtomicU64) {
+        let (instance, entry) = frame::running();
+        if instance == 0 || entry != self.entry {
+            if let (Some(name), Some(since)) = (self.said.take(), self.since) {
+                let took_ms = since.elapsed().as_millis();
+                tracing::warn!(instance = name, took_ms, "the plugin has let the loop go again");
+            }
+            (self.entry, self.since) = (entry, (instance != 0).then(Instant::now));
+            return;
+        }
+        let Some(since) = self.since else {
+            self.since = Some(Instant::now());
+            return;
+        };
+        if self.said.is_none() && since.elapsed() >= stall {
+            let name = OffLoop::find(instance)
+                .map_or_else(|| instance.to_string(), |plugin| plugin.name.clone());
+            let for_ms = since.elapsed().as_millis();
+            stalls.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                instance = name,
+                for_ms,
+                "the plugin blocks the loop: nobody else is served while one of its calls runs; \
+                 let it use `blocking` for slow work"
+            );
+            self.said = Some(name);
+        }
+    }
+}

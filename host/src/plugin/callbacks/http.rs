@@ -1,0 +1,302 @@
+//! `HttpCallbacks`: for extensions of HTTP, and for servers of it.
+
+use std::{borrow::Cow, rc::Rc};
+
+use medusa_abi::{
+    code::{self, Code},
+    data::{Handle, InstanceId, Slice},
+    host::HttpCallbacks,
+    http::{
+        BodySource, ExchangeRecord, FrameSink, Handler, HeadSink, Observer, ROUTE_FILTER,
+        ROUTE_HANDLER, RequestHead, ResponseHead, RouteSpec,
+    },
+    task::Waker,
+};
+
+use crate::{
+    http::{
+        host::HostPattern,
+        path,
+        route::{RouteKey, RouteKind},
+    },
+    plugin::{
+        body,
+        callbacks::{answer, handle, text, with_waker},
+        exchange::{Exchange, Request, Start},
+        frame::current,
+        generation::{Generation, Phase},
+        owned::Owned,
+        route::{ObserverEntry, Route, Site},
+    },
+};
+
+pub(super) static CALLBACKS: HttpCallbacks = HttpCallbacks {
+    size: size_of::<HttpCallbacks>(),
+    route_add,
+    observer_add,
+    exchange_respond,
+    request_pull,
+    exchange_next,
+    exchange_start,
+    exchange_poll,
+    exchange_pull,
+    exchange_end,
+    exchange_report,
+};
+
+unsafe extern "C" fn route_add(id: InstanceId, spec: *const RouteSpec, handler: Handler) -> Code {
+    // SAFETY: The spec and its slices are valid for the call, says the ABI.
+    current(id, |generation| match unsafe { spec.as_ref() } {
+        // SAFETY: As above.
+        Some(spec) => handle(unsafe { add_route(generation, spec, handler) }),
+        None => code::INVALID,
+    })
+}
+
+/// # Safety
+/// The spec's slices and the handler must be valid for the call.
+unsafe fn add_route(
+    generation: &Rc<Generation>,
+    spec: &RouteSpec,
+    handler: Handler,
+) -> Result<Handle, Code> {
+    // SAFETY: The caller's promise, here and below.
+    let hooks = unsafe { handler.hooks.get() }.ok_or(code::INVALID)?;
+    // SAFETY: As above.
+    let (path, order) = (unsafe { text(spec.path) }?, spec.order);
+    // SAFETY: As above.
+    let host = if spec.host.is_none() { None } else { Some(unsafe { text(spec.host) }?) };
+    let kind = match spec.kind {
+        ROUTE_HANDLER => RouteKind::Handler,
+        ROUTE_FILTER => RouteKind::Filter,
+        _ => return Err(code::INVALID),
+    };
+    let (key, order, site) =
+        place(generation, kind, &path, host.as_deref(), order).map_err(|reason| {
+            tracing::warn!(
+                instance = generation.name(),
+                path,
+                "a route cannot be mounted: {reason}"
+            );
+            code::INVALID
+        })?;
+    let object = Owned::new(generation, handler.data, hooks.drop);
+    let route = Route::new(object, handler.hooks, key, order, site);
+    if generation.phase.get() == Phase::Running && !route.mount() {
+        route.object.disown();
+        return Err(generation.limited("http_routes_max"));
+    }
+    generation.handles.insert(route.clone(), u64::MAX).inspect_err(|_| {
+        route.unmount();
+        route.object.disown();
+    })
+}
+
+/// Where a route of the plugin's ends up, with what the configuration says of its instance.
+fn place(
+    generation: &Generation,
+    kind: RouteKind,
+    path: &str,
+    host: Option<&str>,
+    order: i32,
+) -> Result<(RouteKey, i32, Rc<Site>), String> {
+    let spec = generation.instance.spec.borrow().clone();
+    let pattern =
+        |host: Option<&str>| HostPattern::parse(host.unwrap_or("*")).map_err(|error| error.0);
+    let (outer, inner) = (pattern(spec.host.as_deref())?, pattern(host)?);
+    let host = outer
+        .narrow(&inner)
+        .ok_or("its host is outside of the one that the instance is configured for")?;
+    let whole = path::join(spec.path.as_deref().unwrap_or("/"), path);
+    let path = path::mount_point(&whole).map_err(|error| error.to_string())?;
+    let key = RouteKey { instance: generation.name().into(), kind, host, path: path.into() };
+    let order = i32::try_from(spec.order).unwrap_or(0).saturating_add(order);
+    Ok((key, order, site(generation)))
+}
+
+/// The site that an extension extends, which is its own if it is a server of HTTP itself.
+fn site(generation: &Generation) -> Rc<Site> {
+    let spec = generation.instance.spec.borrow();
+    generation
+        .instance
+        .registry
+        .sites
+        .site(spec.attach.as_deref().unwrap_or(&generation.instance.name))
+}
+
+unsafe extern "C" fn observer_add(id: InstanceId, observer: Observer) -> Code {
+    current(id, |generation| {
+        // SAFETY: The hooks are valid for the call, says the ABI.
+        let Some(hooks) = (unsafe { observer.hooks.get() }) else { return code::INVALID };
+        let object = Owned::new(generation, observer.data, hooks.drop);
+        let entry = ObserverEntry::new(object, observer.hooks, site(generation));
+        if generation.phase.get() == Phase::Running && !entry.mount() {
+            entry.object.disown();
+            return generation.limited("http_routes_max");
+        }
+        handle(generation.handles.insert(entry.clone(), u64::MAX).inspect_err(|_| {
+            entry.unmount();
+            entry.object.disown();
+        }))
+    })
+}
+
+unsafe extern "C" fn exchange_respond(
+    id: InstanceId,
+    exchange: Handle,
+    head: *const ResponseHead,
+) -> Code {
+    current(id, |generation| {
+        // SAFETY: The head is valid for the call, says the ABI.
+        let Some(head) = (unsafe { head.as_ref() }) else { return code::INVALID };
+        answer(
+            generation
+                .handles
+                .get::<Request>(exchange)
+                .map(|request| request.respond(generation, head)),
+        )
+    })
+}
+
+unsafe extern "C" fn request_pull(
+    id: InstanceId,
+    exchange: Handle,
+    sink: FrameSink,
+    waker: Waker,
+) -> Code {
+    current(id, |generation| match generation.handles.get::<Request>(exchange) {
+        // SAFETY: The waker is as the ABI says.
+        Ok(request) => unsafe {
+            with_waker(generation, waker, |waker| request.pull(generation, sink, waker))
+        },
+        Err(code) => code,
+    })
+}
+
+unsafe extern "C" fn exchange_next(
+    id: InstanceId,
+    exchange: Handle,
+    head: *const RequestHead,
+    body: BodySource,
+    sink: HeadSink,
+    waker: Waker,
+) -> Code {
+    current(id, |generation| {
+        // SAFETY: The head is valid for the call, says the ABI.
+        let Some(head) = (unsafe { head.as_ref() }).filter(|head| is_sound(head)) else {
+            return code::INVALID;
+        };
+        let request = match generation.handles.get::<Request>(exchange) {
+            Ok(request) => request,
+            Err(code) => return code,
+        };
+        let start = Start { head, body, sink };
+        // SAFETY: The waker is as the ABI says.
+        unsafe {
+            with_waker(generation, waker, |waker| handle(request.next(generation, start, waker)))
+        }
+    })
+}
+
+unsafe extern "C" fn exchange_start(
+    id: InstanceId,
+    head: *const RequestHead,
+    body: BodySource,
+    sink: HeadSink,
+    waker: Waker,
+) -> Code {
+    current(id, |generation| {
+        // SAFETY: The head is valid for the call, says the ABI.
+        let Some(head) = (unsafe { head.as_ref() }).filter(|head| is_sound(head)) else {
+            return code::INVALID;
+        };
+        // SAFETY: `is_sound` has looked at every slice.
+        let (path, authority) = unsafe { (head.path.get(), head.authority.get()) };
+        let Ok(path) = normal(path.unwrap_or_default()) else { return code::INVALID };
+        let host = authority
+            .filter(|host| !host.is_empty())
+            .and_then(|host| std::str::from_utf8(host).ok());
+        generation.count_request();
+        let site = generation.instance.registry.sites.site(generation.name());
+        let chain = site.matching(host, &path);
+        let head = RequestHead { path: Slice::new(path.as_bytes()), ..*head };
+        let start = Start { head: &head, body, sink };
+        // SAFETY: The waker is as the ABI says.
+        unsafe {
+            with_waker(generation, waker, |waker| {
+                handle(Exchange::start(generation, &site, chain, start, waker))
+            })
+        }
+    })
+}
+
+/// The path in normal form; `*`, which `OPTIONS` may ask for, stands for the root.
+fn normal(path: &[u8]) -> Result<Cow<'_, str>, path::PathError> {
+    if path == b"*" { Ok(Cow::Borrowed("/")) } else { path::normalize(path) }
+}
+
+fn is_sound(head: &RequestHead) -> bool {
+    // SAFETY: Only null and length are looked at.
+    let sound = |slice: Slice| unsafe { slice.get() }.is_some();
+    [head.method, head.scheme, head.authority, head.path, head.query].into_iter().all(sound)
+        // SAFETY: The head is valid for the call that is under way.
+        && unsafe { body::fields(head.fields, head.field_count) }.is_some()
+}
+
+unsafe extern "C" fn exchange_poll(
+    id: InstanceId,
+    exchange: Handle,
+    sink: HeadSink,
+    waker: Waker,
+) -> Code {
+    current(id, |generation| match generation.handles.get::<Exchange>(exchange) {
+        // SAFETY: The waker is as the ABI says.
+        Ok(exchange) => unsafe {
+            with_waker(generation, waker, |waker| exchange.poll(sink, waker))
+        },
+        Err(code) => code,
+    })
+}
+
+unsafe extern "C" fn exchange_pull(
+    id: InstanceId,
+    exchange: Handle,
+    sink: FrameSink,
+    waker: Waker,
+) -> Code {
+    current(id, |generation| match generation.handles.get::<Exchange>(exchange) {
+        // SAFETY: The waker is as the ABI says.
+        Ok(exchange) => unsafe {
+            with_waker(generation, waker, |waker| exchange.pull(generation, sink, waker))
+        },
+        Err(code) => code,
+    })
+}
+
+unsafe extern "C" fn exchange_end(
+    id: InstanceId,
+    exchange: Handle,
+    status: u32,
+    outcome: u32,
+    bytes: u64,
+) -> Code {
+    current(id, |generation| {
+        answer(generation.handles.get::<Exchange>(exchange).map(|ended| {
+            let _ = generation.handles.remove(exchange);
+            ended.end(status, outcome, bytes);
+            code::READY
+        }))
+    })
+}
+
+unsafe extern "C" fn exchange_report(id: InstanceId, record: *const ExchangeRecord) -> Code {
+    current(id, |generation| {
+        // SAFETY: The record is valid for the call, says the ABI.
+        let Some(record) = (unsafe { record.as_ref() }) else { return code::INVALID };
+        let record = ExchangeRecord { handler: Slice::NONE, ..*record };
+        for observer in generation.instance.registry.sites.site(generation.name()).observers() {
+            observer.ended(&record);
+        }
+        code::READY
+    })
+}

@@ -1,0 +1,456 @@
+//! An exchange: a request on its way through filters to a handler, and the response on its way back.
+//!
+//! The server's call polls the handler's future inline, and the head of the response is delivered inside of that same call.
+//! So an exchange that is answered at once costs no task and no wake.
+
+#![allow(unsafe_code)] // Calls handlers, and passes heads between plugins.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use medusa_abi::{
+    code::{self, Code},
+    data::{Handle, NO_HANDLE, Slice},
+    http::{
+        BODY_BYTES, BODY_EMPTY, BODY_EXCHANGE, BODY_FILE, BODY_SOURCE, BodySource, ENDED_ABORTED,
+        ExchangeRecord, Field, FrameSink, HeadSink, LENGTH_UNKNOWN, RequestHead, ResponseHead,
+    },
+    task::Task,
+};
+
+use crate::{
+    file::File,
+    plugin::{
+        body::{self, PluginBody, ResponseBody},
+        frame,
+        future::PluginFuture,
+        generation::{Generation, InFlight},
+        head::OwnedHead,
+        route::{Matches, Route, Site},
+    },
+};
+
+/// An exchange, as the server (or the filter) that started it sees it.
+pub struct Exchange {
+    /// Who started it, and takes the response.
+    asking: Rc<Generation>,
+    site: Rc<Site>,
+    chain: Rc<Matches>,
+    /// The next of the chain to ask.
+    at: Cell<usize>,
+    /// A copy of the head, once one is needed: for a second handler, or for observers.
+    head: RefCell<Option<Rc<OwnedHead>>>,
+    request_body: Option<Rc<PluginBody>>,
+    /// Whom the answer comes from: its future while it is asked, and its handle of the request.
+    future: RefCell<Option<Rc<PluginFuture>>>,
+    answering: RefCell<Option<Answering>>,
+    /// Where the head goes, during a call of the asking side only.
+    sink: Cell<Option<HeadSink>>,
+    status: Cell<u32>,
+    response: RefCell<ResponseBody>,
+    started_ns: u64,
+    ended: Cell<bool>,
+    /// Whether observers are told of its end; those of a filter's own calls are not.
+    observed: bool,
+}
+
+/// A generation at work for an exchange.
+struct Answering {
+    generation: Rc<Generation>,
+    request: Handle,
+    _in_flight: InFlight,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let _ = self.generation.handles.remove(self.request);
+    }
+}
+
+/// An exchange, as the handler or filter that answers it sees it.
+pub struct Request {
+    exchange: Rc<Exchange>,
+    /// Where in the chain this handler stands; a filter's `exchange_next` goes on behind it.
+    behind: usize,
+}
+
+/// What a server starts an exchange with.
+pub struct Start<'a> {
+    /// Valid for the call.
+    pub head: &'a RequestHead,
+    /// The server's body, or `NONE`.
+    pub body: BodySource,
+    /// Where the response's head goes.
+    pub sink: HeadSink,
+}
+
+impl Exchange {
+    /// Starts an exchange for `asking` at a site. `chain` is what its request matches.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if nobody wants it, or the handler's error; the body is the caller's still.
+    pub fn start(
+        asking: &Rc<Generation>,
+        site: &Rc<Site>,
+        chain: Matches,
+        start: Start<'_>,
+        waker: &Waker,
+    ) -> Result<Handle, Code> {
+        let body = PluginBody::new(asking, start.body).map(Rc::new);
+        let observed = site.has_observers();
+        Exchange::begin(asking, site, (Rc::new(chain), 0), body.clone(), observed, &start, waker)
+            .inspect_err(|_| {
+                if let Some(body) = body {
+                    body.disown();
+                }
+            })
+    }
+
+    fn begin(
+        asking: &Rc<Generation>,
+        site: &Rc<Site>,
+        (chain, at): (Rc<Matches>, usize),
+        request_body: Option<Rc<PluginBody>>,
+        observed: bool,
+        start: &Start<'_>,
+        waker: &Waker,
+    ) -> Result<Handle, Code> {
+        if at >= chain.routes.len() {
+            return Err(code::NOT_FOUND);
+        }
+        let this = Rc::new(Exchange {
+            asking: asking.clone(),
+            site: site.clone(),
+            chain,
+            at: Cell::new(at),
+            head: RefCell::new(observed.then(|| Rc::new(OwnedHead::copy(start.head)))),
+            request_body,
+            future: RefCell::default(),
+            answering: RefCell::default(),
+            sink: Cell::new(None),
+            status: Cell::new(0),
+            response: RefCell::new(ResponseBody::Empty),
+            started_ns: asking.instance.registry.clock.now_ns(),
+            ended: Cell::new(false),
+            observed,
+        });
+        match this.drive(Some(start.head), start.sink, waker) {
+            code @ (code::READY | code::PENDING) => {
+                let handle = asking.handles.insert(this.clone(), u64::MAX);
+                handle
+                    .inspect_err(|_| this.clear(code))
+                    .map_err(|_| asking.limited("connections_per_instance_max"))
+            }
+            code => {
+                this.clear(code);
+                Err(code)
+            }
+        }
+    }
+
+    /// Goes on with an exchange whose head was not ready.
+    pub fn poll(self: &Rc<Self>, sink: HeadSink, waker: &Waker) -> Code {
+        if self.status.get() != 0 {
+            return code::READY;
+        }
+        self.drive(None, sink, waker)
+    }
+
+    /// The next frame of the response's body.
+    pub fn pull(&self, to: &Rc<Generation>, sink: FrameSink, waker: &Waker) -> Code {
+        // A handler that goes on after it has answered is driven by those who pull.
+        let future = self.future.borrow().clone();
+        if let Some(future) = future
+            && future.poll(&mut Context::from_waker(waker)).is_ready()
+        {
+            self.future.take();
+        }
+        let Ok(mut response) = self.response.try_borrow_mut() else { return code::INVALID };
+        response.pull(to, sink, waker)
+    }
+
+    /// Ends it as the asking side says, and tells the observers.
+    pub fn end(&self, status: u32, outcome: u32, bytes: u64) {
+        if self.ended.replace(true) {
+            return;
+        }
+        if self.observed {
+            self.tell(status, outcome, bytes);
+        }
+        self.clear(code::CANCELLED);
+    }
+
+    /// Ends it without a word from the asking side.
+    pub fn cancel(&self) {
+        self.end(self.status.get(), ENDED_ABORTED, 0);
+    }
+
+    /// Drops what is behind the exchange, in this turn.
+    fn clear(&self, code: Code) {
+        let future = self.future.take();
+        if let Some(future) = future {
+            future.cancel();
+        }
+        if let Ok(mut response) = self.response.try_borrow_mut() {
+            let response = std::mem::replace(&mut *response, ResponseBody::Empty);
+            if let ResponseBody::Exchange(inner) = &response {
+                inner.cancel();
+            }
+        }
+        if let Some(body) = &self.request_body
+            && Rc::strong_count(body) <= 2
+        {
+            body.end(code);
+        }
+        drop(self.answering.take());
+    }
+
+    fn drive(self: &Rc<Self>, head: Option<&RequestHead>, sink: HeadSink, waker: &Waker) -> Code {
+        self.sink.set(Some(sink));
+        let code = self.step(head, waker);
+        self.sink.set(None);
+        code
+    }
+
+    fn step(self: &Rc<Self>, head: Option<&RequestHead>, waker: &Waker) -> Code {
+        loop {
+            let asked = self.future.borrow().clone();
+            let Some(future) = asked else {
+                match self.ask(head) {
+                    Ok(future) => *self.future.borrow_mut() = Some(future),
+                    Err(code) => return code,
+                }
+                continue;
+            };
+            let code = match future.poll(&mut Context::from_waker(waker)) {
+                Poll::Pending if self.status.get() != 0 => return code::READY,
+                Poll::Pending => {
+                    self.keep(head);
+                    return code::PENDING;
+                }
+                Poll::Ready(code) => code,
+            };
+            self.future.take();
+            match code {
+                _ if self.status.get() != 0 => return code::READY,
+                code::PASS => drop(self.answering.take()),
+                code::READY => return code::FAILED,
+                code => return code,
+            }
+        }
+    }
+
+    /// Keeps a copy of the head if somebody else may have to be asked after all.
+    fn keep(&self, head: Option<&RequestHead>) {
+        if let Some(head) = head
+            && self.at.get() < self.chain.routes.len()
+            && self.head.borrow().is_none()
+        {
+            *self.head.borrow_mut() = Some(Rc::new(OwnedHead::copy(head)));
+        }
+    }
+
+    /// Asks the next of the chain.
+    fn ask(self: &Rc<Self>, head: Option<&RequestHead>) -> Result<Rc<PluginFuture>, Code> {
+        let route = self.chain.routes.get(self.at.get()).cloned().ok_or(code::NOT_FOUND)?;
+        self.at.set(self.at.get() + 1);
+        let (route, mount_length) = (&route.handler, route.mount_length());
+        let kept = self.head.borrow().clone();
+        match (head, kept) {
+            (Some(head), _) => self.call(route, mount_length, *head),
+            (None, Some(kept)) => kept.with(|head| self.call(route, mount_length, *head)),
+            (None, None) => Err(code::NOT_FOUND),
+        }
+    }
+
+    fn call(
+        self: &Rc<Self>,
+        route: &Rc<Route>,
+        mount_length: usize,
+        mut head: RequestHead,
+    ) -> Result<Rc<PluginFuture>, Code> {
+        let generation = route.generation();
+        let request = Rc::new(Request { exchange: self.clone(), behind: self.at.get() });
+        let request = generation.handles.insert(request, u64::MAX)?;
+        route.count_request();
+        *self.answering.borrow_mut() = Some(Answering {
+            generation: generation.clone(),
+            request,
+            _in_flight: InFlight::new(generation),
+        });
+        head.mount_length = mount_length;
+        let mut task = Task::NONE;
+        // SAFETY: The hooks are statics of a library that is mapped while its route lives.
+        let hooks = unsafe { route.hooks.get() }.ok_or(code::INVALID)?;
+        let code = frame::enter(generation, || {
+            // SAFETY: The head is borrowed for the call, `out` outlives it.
+            unsafe { (hooks.call)(route.object.data(), request, &head, &mut task) }
+        });
+        if code < 0 {
+            return Err(code);
+        }
+        Ok(PluginFuture::new(generation, task, String::new()))
+    }
+
+    /// Takes the response's head from the answering side, and gives it to the asking one.
+    fn respond(self: &Rc<Self>, from: &Rc<Generation>, head: &ResponseHead) -> Code {
+        let Some(sink) = self.sink.get().filter(|_| self.status.get() == 0) else {
+            return code::INVALID;
+        };
+        if !(100..=999).contains(&head.status) || !has_sound_fields(head) {
+            return code::INVALID;
+        }
+        // SAFETY: Only null and length are looked at.
+        if head.body == BODY_BYTES && unsafe { head.bytes.get() }.is_none() {
+            return code::INVALID;
+        }
+        let (response, length) = match self.take_body(from, head) {
+            Ok(taken) => taken,
+            Err(code) => return code,
+        };
+        let is_pulled = !matches!(response, ResponseBody::Empty);
+        *self.response.borrow_mut() = response;
+        self.status.set(head.status);
+        let mut given = *head;
+        given.length = length;
+        if head.body != BODY_BYTES {
+            given.body = if is_pulled { BODY_SOURCE } else { BODY_EMPTY };
+        }
+        (given.source, given.file, given.exchange) = (BodySource::NONE, NO_HANDLE, NO_HANDLE);
+        // SAFETY: The sink is valid during the call of the asking side that is under way; the head is borrowed.
+        let code = frame::enter(&self.asking, || unsafe { (sink.head)(sink.data, &given) });
+        if code < 0 { code } else { code::READY }
+    }
+
+    fn take_body(
+        &self,
+        from: &Rc<Generation>,
+        head: &ResponseHead,
+    ) -> Result<(ResponseBody, u64), Code> {
+        match head.body {
+            BODY_EMPTY => Ok((ResponseBody::Empty, 0)),
+            BODY_BYTES => Ok((ResponseBody::Empty, head.bytes.len as u64)),
+            BODY_SOURCE => {
+                let body = PluginBody::new(from, head.source).ok_or(code::INVALID)?;
+                Ok((ResponseBody::Plugin(body), head.length))
+            }
+            BODY_FILE => {
+                let file: Rc<File> = from.handles.get(head.file)?;
+                if head.length == LENGTH_UNKNOWN {
+                    return Err(code::INVALID);
+                }
+                let _ = from.handles.remove(head.file);
+                Ok((
+                    ResponseBody::File { file, offset: head.offset, left: head.length },
+                    head.length,
+                ))
+            }
+            BODY_EXCHANGE => {
+                let exchange: Rc<Exchange> = from.handles.get(head.exchange)?;
+                let _ = from.handles.remove(head.exchange);
+                Ok((ResponseBody::Exchange(exchange), head.length))
+            }
+            _ => Err(code::INVALID),
+        }
+    }
+
+    fn tell(&self, status: u32, outcome: u32, bytes: u64) {
+        let Some(head) = self.head.borrow().clone() else { return };
+        let answering =
+            self.answering.borrow().as_ref().map(|answering| answering.generation.clone());
+        let handler = answering
+            .as_ref()
+            .map_or(Slice::NONE, |generation| Slice::new(generation.name().as_bytes()));
+        let ended_ns = self.asking.instance.registry.clock.now_ns();
+        head.with(|head| {
+            let record = ExchangeRecord {
+                method: head.method,
+                authority: head.authority,
+                path: head.path,
+                query: head.query,
+                referer: field(head, b"referer"),
+                user_agent: field(head, b"user-agent"),
+                handler,
+                remote: head.remote,
+                status,
+                outcome,
+                version: head.version,
+                flags: 0,
+                bytes,
+                started_ns: self.started_ns,
+                ended_ns,
+                connection: head.connection,
+                spare: [0; 4],
+            };
+            for observer in self.site.observers() {
+                observer.ended(&record);
+            }
+        });
+    }
+}
+
+impl Request {
+    /// Answers it, once.
+    pub fn respond(&self, from: &Rc<Generation>, head: &ResponseHead) -> Code {
+        self.exchange.respond(from, head)
+    }
+
+    /// The next frame of the request's body.
+    pub fn pull(&self, to: &Rc<Generation>, sink: FrameSink, waker: &Waker) -> Code {
+        self.exchange.request_body.as_ref().map_or(code::END, |body| body.pull(to, sink, waker))
+    }
+
+    /// Hands a request to what is behind this filter.
+    ///
+    /// # Errors
+    /// As [`Exchange::start`].
+    pub fn next(
+        &self,
+        filter: &Rc<Generation>,
+        start: Start<'_>,
+        waker: &Waker,
+    ) -> Result<Handle, Code> {
+        let exchange = &self.exchange;
+        let chain = (exchange.chain.clone(), self.behind);
+        match PluginBody::new(filter, start.body).map(Rc::new) {
+            Some(body) => Exchange::begin(
+                filter,
+                &exchange.site,
+                chain,
+                Some(body.clone()),
+                false,
+                &start,
+                waker,
+            )
+            .inspect_err(|_| body.disown()),
+            None => Exchange::begin(
+                filter,
+                &exchange.site,
+                chain,
+                exchange.request_body.clone(),
+                false,
+                &start,
+                waker,
+            ),
+        }
+    }
+}
+
+/// The value of a field, or `NONE`.
+fn field(head: &RequestHead, name: &[u8]) -> Slice {
+    // SAFETY: The head is valid for the call that is under way.
+    let fields: &[Field] = unsafe { body::fields(head.fields, head.field_count) }.unwrap_or(&[]);
+    // SAFETY: `fields` has checked every name.
+    let found = fields
+        .iter()
+        .find(|field| unsafe { field.name.get() }.is_some_and(|it| it.eq_ignore_ascii_case(name)));
+    found.map_or(Slice::NONE, |field| field.value)
+}
+
+fn has_sound_fields(head: &ResponseHead) -> bool {
+    // SAFETY: The head is valid for the call that is under way.
+    unsafe { body::fields(head.fields, head.field_count) }.is_some()
+}

@@ -1,0 +1,111 @@
+//! Who is being called: the frame that is set while the loop is inside a plugin's code.
+//!
+//! Every hook is called through [`enter`], and every callback begins with [`current`]: that is how a callback off the loop's
+//! thread, or from nobody's call, is told apart, and how the watchdog knows whose code is running.
+
+#![allow(unsafe_code)] // Frames are on the stack, and reached from callbacks by a raw pointer.
+
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+    rc::Rc,
+    sync::atomic::{AtomicU64, Ordering},
+    task::Waker,
+};
+
+use medusa_abi::{
+    code::{self, Code},
+    data::InstanceId,
+};
+
+use crate::plugin::{generation::Generation, waker::WakerCell};
+
+/// One call into a plugin.
+struct Frame {
+    generation: *const Rc<Generation>,
+    polling: Option<(*const WakerCell, *const Waker)>,
+    previous: *const Frame,
+}
+
+thread_local! {
+    static CURRENT: Cell<*const Frame> = const { Cell::new(ptr::null()) };
+}
+
+/// The instance whose code the loop is in, 0 for none; and a number that changes at each entry. Read by the watchdog.
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+static ENTRIES: AtomicU64 = AtomicU64::new(0);
+
+/// Calls a hook of `generation`.
+pub fn enter<R>(generation: &Rc<Generation>, hook: impl FnOnce() -> R) -> R {
+    enter_with(generation, None, hook)
+}
+
+/// Calls a hook that polls an object whose waker is `cell`, on behalf of `waker`.
+pub fn enter_polling<R>(
+    generation: &Rc<Generation>,
+    cell: &WakerCell,
+    waker: &Waker,
+    hook: impl FnOnce() -> R,
+) -> R {
+    cell.refresh(waker);
+    enter_with(generation, Some((ptr::from_ref(cell), ptr::from_ref(waker))), hook)
+}
+
+fn enter_with<R>(
+    generation: &Rc<Generation>,
+    polling: Option<(*const WakerCell, *const Waker)>,
+    hook: impl FnOnce() -> R,
+) -> R {
+    let frame = Frame { generation, polling, previous: CURRENT.get() };
+    CURRENT.set(&frame);
+    let before = RUNNING.load(Ordering::Relaxed);
+    RUNNING.store(generation.id, Ordering::Relaxed);
+    // Only the loop writes it, so this need not be one atomic step.
+    ENTRIES.store(ENTRIES.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    generation.depth.set(generation.depth.get() + 1);
+    let answer = hook();
+    generation.depth.set(generation.depth.get() - 1);
+    RUNNING.store(before, Ordering::Relaxed);
+    CURRENT.set(frame.previous);
+    answer
+}
+
+/// Whose code the loop is in (0: nobody's), and the number of the entry. Any thread may ask.
+pub fn running() -> (InstanceId, u64) {
+    (RUNNING.load(Ordering::Relaxed), ENTRIES.load(Ordering::Relaxed))
+}
+
+/// The body of a callback: calls `f` with the generation that is being called, if that is `instance`, else answers
+/// `WRONG_THREAD`. A panic in the host's own code is our bug; it is logged and does not cross.
+pub fn current(instance: InstanceId, f: impl FnOnce(&Rc<Generation>) -> Code) -> Code {
+    let frame = CURRENT.get();
+    // SAFETY: A frame that is set is on the stack of this thread, below us.
+    let Some(frame) = (unsafe { frame.as_ref() }) else { return code::WRONG_THREAD };
+    // SAFETY: The frame borrows the `Rc` for as long as it is set.
+    let generation = unsafe { &*frame.generation };
+    if generation.id != instance {
+        return code::WRONG_THREAD;
+    }
+    catch_unwind(AssertUnwindSafe(|| f(generation))).unwrap_or_else(|_| {
+        tracing::error!(instance = %generation.name(), "a callback of the host panicked; this is a bug in medusa");
+        code::INVALID
+    })
+}
+
+/// Calls `f` with the waker of the poll that is under way, if `cell` is its cell. Answers whether it was.
+pub fn with_polling_waker(cell: &WakerCell, f: impl FnOnce(&Waker)) -> bool {
+    let mut at = CURRENT.get();
+    // SAFETY: A frame that is set is on the stack of this thread, below us; so are those that it links to.
+    while let Some(frame) = unsafe { at.as_ref() } {
+        if let Some((polled, waker)) = frame.polling
+            && ptr::eq(polled, cell)
+        {
+            // SAFETY: The frame borrows the waker for as long as it is set.
+            f(unsafe { &*waker });
+            return true;
+        }
+        at = frame.previous;
+    }
+    false
+}

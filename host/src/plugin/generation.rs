@@ -1,0 +1,463 @@
+//! A generation: one loaded image of an instance, and everything that the host keeps for it.
+
+#![allow(unsafe_code)] // Calls the hooks of the library's life.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use medusa_abi::{
+    code::{self, Code},
+    data::{ByteSink, InstanceId, Slice, Table},
+    root::{Hooks, Root},
+    task::Task,
+};
+use slab::Slab;
+use tokio::sync::Notify;
+
+use crate::{
+    config::limits::Limits,
+    net::connections::Owner,
+    plugin::{
+        callbacks, frame,
+        future::PluginFuture,
+        handles::Handles,
+        instance::Instance,
+        library::Library,
+        manifest::{Capability, Manifest},
+        off_loop::OffLoop,
+        offer::{CommandEntry, Metric, ResponderEntry},
+        route::{ObserverEntry, Route},
+        serve::Service,
+        sink,
+        waker::Cells,
+    },
+};
+
+/// One image of a library at work for one instance.
+pub struct Generation {
+    /// Names it in every callback; never used twice.
+    pub id: InstanceId,
+    /// Counts the instance's generations, from 1.
+    pub number: u32,
+    /// Whose it is.
+    pub instance: Rc<Instance>,
+    /// What its library says of itself.
+    pub manifest: Manifest,
+    /// The limits in force for it.
+    pub limits: Limits,
+    /// Where it is in its life.
+    pub phase: Cell<Phase>,
+    /// Why it is pinned or failed, for people.
+    pub reason: RefCell<Option<String>>,
+    /// What the host keeps for it, by handle.
+    pub handles: Handles,
+    /// Its futures, whoever polls them.
+    pub futures: RefCell<Slab<Rc<PluginFuture>>>,
+    /// Its wakers: those of the host's that it holds.
+    pub cells: Cells,
+    /// Its wakers: those of its own that the host holds.
+    pub foreign_wakers: Arc<AtomicUsize>,
+    /// How many calls into it are on the stack.
+    pub depth: Cell<u32>,
+    /// What other threads may use.
+    pub off_loop: Arc<OffLoop>,
+    /// How many objects of the plugin's the host holds.
+    pub owned: Cell<u32>,
+    /// Jobs of it on the pool, waiting or running.
+    pub jobs_running: Cell<u32>,
+    /// Threads that the host made for it.
+    pub threads_running: Cell<u32>,
+    /// Who serves the connections that come in by the instance's listeners.
+    pub service: RefCell<Option<Rc<Service>>>,
+    /// The services that it offers to other instances.
+    pub responders: RefCell<Vec<Rc<ResponderEntry>>>,
+    /// Its monitor commands.
+    pub commands: RefCell<Vec<Rc<CommandEntry>>>,
+    /// Its metrics, whose words the plugin may write to until it is unmapped.
+    pub metrics: RefCell<Vec<Rc<Metric>>>,
+    in_flight: Cell<u32>,
+    requests: Cell<u64>,
+    idle: Notify,
+    failure: RefCell<Option<String>>,
+    root: *const Root,
+    /// Dropped last of all, by `take_library`.
+    library: RefCell<Option<Library>>,
+}
+
+/// The phases of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Loaded, and not yet serving.
+    Starting,
+    /// The instance's current one.
+    Running,
+    /// Fenced off by its own faults: no new work reaches it.
+    Quarantined,
+    /// It finishes what is in flight.
+    Draining,
+    /// Nothing of it is left but its mapping, which cannot go yet.
+    Pinned,
+    /// Unmapped.
+    Gone,
+}
+
+impl Phase {
+    /// The word of the monitor.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Quarantined => "quarantined",
+            Phase::Draining => "draining",
+            Phase::Pinned => "pinned",
+            Phase::Gone => "gone",
+        }
+    }
+}
+
+impl Generation {
+    /// Makes a generation of a library that was opened and whose root was checked.
+    pub fn new(
+        instance: &Rc<Instance>,
+        library: Library,
+        root: *const Root,
+        manifest: Manifest,
+    ) -> Rc<Generation> {
+        let number = instance.next_generation();
+        let registry = &instance.registry;
+        let id = registry.next_id();
+        let off_loop = OffLoop::new(id, &instance.name, registry.posts.clone());
+        Rc::new(Generation {
+            id,
+            number,
+            instance: instance.clone(),
+            manifest,
+            limits: instance.limits(),
+            phase: Cell::new(Phase::Starting),
+            reason: RefCell::default(),
+            handles: Handles::default(),
+            futures: RefCell::default(),
+            cells: Cells::default(),
+            foreign_wakers: Arc::default(),
+            depth: Cell::new(0),
+            off_loop,
+            owned: Cell::new(0),
+            jobs_running: Cell::new(0),
+            threads_running: Cell::new(0),
+            service: RefCell::default(),
+            responders: RefCell::default(),
+            commands: RefCell::default(),
+            metrics: RefCell::default(),
+            in_flight: Cell::new(0),
+            requests: Cell::new(0),
+            idle: Notify::new(),
+            failure: RefCell::default(),
+            root,
+            library: RefCell::new(Some(library)),
+        })
+    }
+
+    /// The instance's name.
+    pub fn name(&self) -> &str {
+        &self.instance.name
+    }
+
+    /// As the table of connections names it.
+    pub fn owner(&self) -> Owner {
+        Owner { instance: self.name().into(), generation: u64::from(self.number) }
+    }
+
+    /// Requests that were brought to it.
+    pub fn requests(&self) -> u64 {
+        self.requests.get()
+    }
+
+    /// Counts a request that was brought to it.
+    pub fn count_request(&self) {
+        self.requests.set(self.requests.get() + 1);
+        self.instance.count_request();
+    }
+
+    /// Whether the manifest asks for a capability. If not, the log says so.
+    pub fn may(&self, capability: Capability) -> bool {
+        let granted = self.manifest.capabilities.contains(&capability);
+        if !granted {
+            let capability = format!("{capability:?}").to_lowercase();
+            tracing::warn!(
+                instance = self.name(),
+                "the plugin's manifest does not ask for the capability `{capability}`, \
+                so the call is denied; add it to `export_plugin!(…, capabilities = […])`"
+            );
+        }
+        granted
+    }
+
+    /// Logs that a limit was met, and gives the code for it.
+    pub fn limited(&self, limit: &str) -> Code {
+        tracing::warn!(
+            instance = self.name(),
+            limit,
+            "a limit was reached; `{limit}` in the configuration raises it"
+        );
+        code::LIMIT
+    }
+
+    /// Keeps the plugin's word on why it fails.
+    pub fn set_failure(&self, reason: String) {
+        *self.failure.borrow_mut() = Some(reason);
+    }
+
+    /// What a hook's or task's code means, with the plugin's own word on it.
+    pub fn outcome(&self, doing: &str, code: Code) -> Result<(), String> {
+        let said = self.failure.take();
+        match code {
+            code::READY => Ok(()),
+            code::PANICKED => Err(format!(
+                "the plugin panicked in {doing}; the log has the message and the place"
+            )),
+            code::FAILED => {
+                Err(said
+                    .unwrap_or_else(|| format!("the plugin failed in {doing} and did not say why")))
+            }
+            code::CANCELLED => Err(format!("{doing} was cancelled")),
+            other => Err(format!("the plugin answered {other} to {doing}, which means nothing")),
+        }
+    }
+
+    /// What its heap holds: blocks, bytes, the most bytes there were. `None` if it keeps no count.
+    pub fn heap(&self) -> Option<(u64, u64, u64)> {
+        use std::sync::atomic::Ordering::Relaxed;
+        if self.phase.get() == Phase::Gone {
+            return None;
+        }
+        // SAFETY: The root and its counters are statics of the library, which is mapped unless the phase is `Gone`.
+        let heap = unsafe { (*self.root).heap.as_ref() }?;
+        Some((heap.blocks.load(Relaxed), heap.bytes.load(Relaxed), heap.bytes_peak.load(Relaxed)))
+    }
+
+    /// How much work is in flight: connections served, requests, calls, jobs.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    /// Waits until nothing is in flight.
+    pub async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.in_flight.get() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Wakes whoever waits in [`Generation::idle`] or [`Generation::stir`] to look again.
+    pub fn stirred(&self) {
+        self.idle.notify_waiters();
+    }
+
+    /// Waits until something has changed that may let it be unmapped: a job or a thread has ended, say.
+    pub async fn stir(&self) {
+        tokio::select! {
+            () = self.idle.notified() => {}
+            () = self.instance.registry.threads_ended.notified() => {}
+        }
+    }
+
+    /// Has requests find its routes, and observers hear.
+    pub fn mount(&self) {
+        for (_, route) in self.handles.all::<Route>() {
+            if !route.mount() {
+                self.limited("http_routes_max");
+            }
+        }
+        for (_, observer) in self.handles.all::<ObserverEntry>() {
+            observer.mount();
+        }
+    }
+
+    /// Has no new request find its routes, and its observers hear no more.
+    pub fn unmount(&self) {
+        self.handles.all::<Route>().iter().for_each(|(_, route)| route.unmount());
+        self.handles.all::<ObserverEntry>().iter().for_each(|(_, observer)| observer.unmount());
+    }
+
+    /// Looks at the library, while there is one.
+    pub fn with_library<R>(&self, look: impl FnOnce(&Library) -> R) -> Option<R> {
+        self.library.borrow().as_ref().map(look)
+    }
+
+    /// Takes the library out, to be closed.
+    pub fn take_library(&self) -> Option<Library> {
+        self.library.take()
+    }
+
+    /// Puts it back if it could not be closed.
+    pub fn put_library(&self, library: Library) {
+        *self.library.borrow_mut() = Some(library);
+    }
+
+    /// Cancels every future, and drops every handle. Called when no code of the plugin is on the stack.
+    pub fn cut(&self) {
+        loop {
+            let futures: Vec<_> =
+                self.futures.borrow().iter().map(|(_, future)| future.clone()).collect();
+            if futures.is_empty() {
+                break;
+            }
+            futures.iter().for_each(|future| future.cancel());
+        }
+    }
+}
+
+/// The hooks of its life, in the order of DESIGN: each enters the plugin, and none panics.
+impl Generation {
+    fn hooks(&self) -> &Hooks {
+        // SAFETY: The root and its hooks are statics of the library, which is mapped while hooks are called; the loader
+        // has checked that the table is not null and is as long as this host's smallest minor says.
+        unsafe { (*self.root).hooks.get() }.expect("the loader refuses a root without hooks")
+    }
+
+    fn hook(self: &Rc<Self>, doing: &str, hook: impl FnOnce(&Hooks) -> Code) -> Result<(), String> {
+        let code = frame::enter(self, || hook(self.hooks()));
+        self.outcome(doing, code)
+    }
+
+    fn future(
+        self: &Rc<Self>,
+        doing: &str,
+        hook: unsafe extern "C" fn(*mut Task) -> Code,
+    ) -> Result<Rc<PluginFuture>, String> {
+        let mut task = Task::NONE;
+        // SAFETY: The hook writes a task into the place that it is given, which outlives the call.
+        self.hook(doing, |_| unsafe { hook(&mut task) })?;
+        Ok(PluginFuture::new(self, task, doing.to_owned()))
+    }
+
+    async fn run(
+        self: &Rc<Self>,
+        doing: &str,
+        hook: unsafe extern "C" fn(*mut Task) -> Code,
+    ) -> Result<(), String> {
+        let future = self.future(doing, hook)?;
+        let code = std::future::poll_fn(|context| future.poll(context)).await;
+        self.outcome(doing, code)
+    }
+
+    /// Gives it the host and its configuration.
+    ///
+    /// # Errors
+    /// Why the plugin does not want to run.
+    pub fn prepare(self: &Rc<Self>, config: &[u8]) -> Result<(), String> {
+        // SAFETY: The callbacks are static, the configuration is borrowed for the call.
+        self.hook("prepare", |hooks| unsafe {
+            (hooks.prepare)(Table::new(&callbacks::HOST), self.id, Slice::new(config))
+        })
+    }
+
+    /// Starts it; it registers what it offers.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub async fn start(self: &Rc<Self>) -> Result<(), String> {
+        self.run("start", self.hooks().start).await
+    }
+
+    /// Has it give up what only one generation can hold.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub async fn release(self: &Rc<Self>) -> Result<(), String> {
+        self.run("release", self.hooks().release).await
+    }
+
+    /// Has it take what only one generation can hold.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub async fn acquire(self: &Rc<Self>) -> Result<(), String> {
+        self.run("acquire", self.hooks().acquire).await
+    }
+
+    /// Its kept state; empty if there is none.
+    ///
+    /// # Errors
+    /// Why it could not be had.
+    pub fn export_state(self: &Rc<Self>) -> Result<Vec<u8>, String> {
+        let mut state = Vec::new();
+        let sink: ByteSink = sink::into_vec(&mut state);
+        // SAFETY: The sink is valid for the call.
+        self.hook("export_state", |hooks| unsafe { (hooks.export_state)(sink) })?;
+        Ok(state)
+    }
+
+    /// Takes another generation's kept state.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub fn import_state(self: &Rc<Self>, version: u32, state: &[u8]) -> Result<(), String> {
+        // SAFETY: The state is borrowed for the call.
+        self.hook("import_state", |hooks| unsafe {
+            (hooks.import_state)(version, Slice::new(state))
+        })
+    }
+
+    /// Tells it to come to an end by `deadline_ns`.
+    pub fn drain(self: &Rc<Self>, deadline_ns: u64) {
+        // SAFETY: The hook takes an integer.
+        self.report("drain", self.hook("drain", |hooks| unsafe { (hooks.drain)(deadline_ns) }));
+    }
+
+    /// Delivers posted bytes.
+    pub fn posted(self: &Rc<Self>, bytes: &[u8]) {
+        // SAFETY: The bytes are borrowed for the call.
+        self.report(
+            "posted",
+            self.hook("posted", |hooks| unsafe { (hooks.posted)(Slice::new(bytes)) }),
+        );
+    }
+
+    /// Has it drop what it still holds.
+    pub fn stop(self: &Rc<Self>) {
+        // SAFETY: The hook takes nothing.
+        self.report("stop", self.hook("stop", |hooks| unsafe { (hooks.stop)() }));
+    }
+
+    /// Has it free what is left of its heap. Nothing of it may be called after this.
+    pub fn heap_release(self: &Rc<Self>) {
+        // SAFETY: The hook takes nothing.
+        self.report(
+            "heap_release",
+            self.hook("heap_release", |hooks| unsafe { (hooks.heap_release)() }),
+        );
+    }
+
+    fn report(&self, doing: &str, outcome: Result<(), String>) {
+        if let Err(reason) = outcome {
+            tracing::warn!(instance = self.name(), generation = self.number, doing, "{reason}");
+        }
+    }
+}
+
+/// Proof that work of a generation is in flight: while one is held, a drain waits.
+pub struct InFlight(Rc<Generation>);
+
+impl InFlight {
+    /// One more in flight.
+    pub fn new(generation: &Rc<Generation>) -> InFlight {
+        generation.in_flight.set(generation.in_flight.get() + 1);
+        InFlight(generation.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        if self.0.in_flight.get() == 0 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}

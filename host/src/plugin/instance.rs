@@ -1,0 +1,203 @@
+//! An instance: a plugin under a configured name, its listeners, and its generations.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use tokio::{sync::Notify, task::AbortHandle};
+
+use crate::{
+    config::{self, limits::Limits},
+    net::{Accepting, Listener, Quota},
+    plugin::{
+        generation::{Generation, Phase},
+        registry::Registry,
+        serve::Service,
+    },
+};
+
+/// A plugin under a name of its own.
+pub struct Instance {
+    /// Unique in the registry.
+    pub name: String,
+    /// Where it belongs.
+    pub registry: Rc<Registry>,
+    /// What is configured.
+    pub spec: RefCell<Rc<config::Instance>>,
+    /// How many connections it may have, and has.
+    pub quota: Rc<Quota>,
+    /// Held by whoever loads, upgrades or unloads it.
+    pub turn: tokio::sync::Mutex<()>,
+    current: RefCell<Option<Rc<Generation>>>,
+    generations: RefCell<Vec<Rc<Generation>>>,
+    listeners: RefCell<Vec<Bound>>,
+    last_generation: Cell<u32>,
+    requests: Cell<u64>,
+    /// The current generation or its service has changed.
+    changed: Notify,
+}
+
+/// A listener at work.
+struct Bound {
+    listener: Rc<Listener>,
+    accepted: Rc<Cell<u64>>,
+    accepting: AbortHandle,
+}
+
+impl Instance {
+    /// An instance that is not loaded.
+    pub fn new(registry: &Rc<Registry>, spec: Rc<config::Instance>) -> Rc<Instance> {
+        let connections_max =
+            usize::try_from(spec.limits.connections_per_instance_max).unwrap_or(usize::MAX);
+        Rc::new(Instance {
+            name: spec.name.clone(),
+            registry: registry.clone(),
+            spec: RefCell::new(spec),
+            quota: Quota::new("connections_per_instance_max", connections_max),
+            turn: tokio::sync::Mutex::default(),
+            current: RefCell::default(),
+            generations: RefCell::default(),
+            listeners: RefCell::default(),
+            last_generation: Cell::new(0),
+            requests: Cell::new(0),
+            changed: Notify::new(),
+        })
+    }
+
+    /// The number of the next generation.
+    pub fn next_generation(&self) -> u32 {
+        self.last_generation.set(self.last_generation.get() + 1);
+        self.last_generation.get()
+    }
+
+    /// The limits that are configured for it.
+    pub fn limits(&self) -> Limits {
+        self.spec.borrow().limits.clone()
+    }
+
+    /// The generation that gets new work.
+    pub fn current(&self) -> Option<Rc<Generation>> {
+        self.current.borrow().clone()
+    }
+
+    /// Makes another generation the one that gets new work, or none.
+    pub fn set_current(&self, generation: Option<Rc<Generation>>) {
+        *self.current.borrow_mut() = generation;
+        self.changed.notify_waiters();
+    }
+
+    /// All that are mapped, oldest first.
+    pub fn generations(&self) -> Vec<Rc<Generation>> {
+        self.generations.borrow().clone()
+    }
+
+    /// A generation was mapped.
+    pub fn add_generation(&self, generation: Rc<Generation>) {
+        self.generations.borrow_mut().push(generation);
+    }
+
+    /// A generation was unmapped.
+    pub fn remove_generation(&self, generation: &Rc<Generation>) {
+        self.generations.borrow_mut().retain(|other| !Rc::ptr_eq(other, generation));
+    }
+
+    /// Whether the instance that it extends, if any, is not running.
+    pub fn is_waiting(&self) -> bool {
+        let spec = self.spec.borrow();
+        let attach = spec.attach.as_ref();
+        attach.is_some_and(|attach| {
+            self.registry.instance(attach).is_none_or(|other| other.current().is_none())
+        })
+    }
+
+    /// Counts a request that was brought to it.
+    pub fn count_request(&self) {
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    /// Requests that were brought to it, by all its generations.
+    pub fn requests(&self) -> u64 {
+        self.requests.get()
+    }
+
+    /// Its listeners' addresses, in the order of the configuration.
+    pub fn listeners(&self) -> Vec<Rc<Listener>> {
+        self.listeners.borrow().iter().map(|bound| bound.listener.clone()).collect()
+    }
+
+    /// Its listeners, and how many connections came in by each.
+    pub fn accepted(&self) -> Vec<(Rc<Listener>, u64)> {
+        self.listeners
+            .borrow()
+            .iter()
+            .map(|bound| (bound.listener.clone(), bound.accepted.get()))
+            .collect()
+    }
+
+    /// Begins to accept on listeners that were bound. They live until [`Instance::close_listeners`], whatever becomes of the
+    /// generations.
+    pub fn listen(self: &Rc<Self>, listeners: Vec<Rc<Listener>>) {
+        for (listener, index) in listeners.into_iter().zip(0..) {
+            let accepted = Rc::<Cell<u64>>::default();
+            let (instance, on, count) = (self.clone(), listener.clone(), accepted.clone());
+            let accepting =
+                tokio::task::spawn_local(async move { instance.accept(&on, index, &count).await });
+            self.listeners.borrow_mut().push(Bound {
+                listener,
+                accepted,
+                accepting: accepting.abort_handle(),
+            });
+        }
+    }
+
+    /// Stops listening.
+    pub fn close_listeners(&self) {
+        for bound in self.listeners.take() {
+            bound.accepting.abort();
+        }
+    }
+
+    /// A connection is accepted only when there is somebody to serve it; until then it waits in the kernel's queue.
+    async fn accept(&self, listener: &Listener, index: u32, count: &Cell<u64>) {
+        loop {
+            let owner = self.serving().await.object.generation().owner();
+            let (connections, quota) = (&self.registry.connections, &self.quota);
+            let accepted =
+                listener.accept(Accepting { connections, quota, owner: &owner, index }).await;
+            // The one who serves can have changed while this waited.
+            let service = self.serving().await;
+            match accepted {
+                Ok(connection) => {
+                    count.set(count.get() + 1);
+                    connection.set_owner(service.object.generation().owner());
+                    service.serve(Rc::new(connection));
+                }
+                Err(error) => {
+                    let address = listener.address();
+                    tracing::error!(instance = self.name, %address, %error, "the listener is broken; nothing more comes in by it");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn serving(&self) -> Rc<Service> {
+        loop {
+            let changed = self.changed.notified();
+            let running =
+                self.current().filter(|generation| generation.phase.get() == Phase::Running);
+            if let Some(service) =
+                running.and_then(|generation| generation.service.borrow().clone())
+            {
+                return service;
+            }
+            changed.await;
+        }
+    }
+
+    /// Wakes those who wait for a service, which has come.
+    pub fn stirred(&self) {
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,224 @@
+//! Loading: from a file to a generation that is ready to serve, in steps that can each be refused with nothing lost.
+
+#![allow(unsafe_code)] // Reads the library's root.
+
+use std::{ffi::CString, path::Path, rc::Rc, time::Duration};
+
+use medusa_abi::{
+    ABI_MAJOR, ABI_MINOR, ENTRY_SYMBOL,
+    proof::{self, LayoutProof},
+    root::{Hooks, MAGIC, Root},
+};
+
+use crate::{
+    config,
+    net::Listener,
+    plugin::{
+        generation::{Generation, Phase},
+        instance::Instance,
+        library::{Library, Staged},
+        registry::Registry,
+        unload::{self, Unloaded},
+    },
+};
+
+/// Why something was not done, for the operator: what was tried, and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused(pub String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Loads an instance and has it serve.
+///
+/// # Errors
+/// Why it does not run. Nothing of it is left then.
+pub async fn load(
+    registry: &Rc<Registry>,
+    spec: config::Instance,
+) -> Result<Rc<Generation>, Refused> {
+    let name = spec.name.clone();
+    if let Some(instance) = registry.instance(&name)
+        && instance.current().is_some()
+    {
+        return Err(Refused(format!(
+            "`{name}` is loaded already; use `upgrade {name}` or `unload {name}`"
+        )));
+    }
+    let spec = Rc::new(spec);
+    // An instance whose old generations are still pinned or draining keeps them.
+    let instance =
+        registry.instance(&name).unwrap_or_else(|| Instance::new(registry, spec.clone()));
+    let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&name)) };
+    *instance.spec.borrow_mut() = spec.clone();
+    registry.insert(instance.clone());
+    let outcome = bring_up(&instance, &spec).await;
+    if outcome.is_err() && instance.generations().is_empty() {
+        registry.remove(&name);
+    }
+    outcome
+}
+
+async fn bring_up(
+    instance: &Rc<Instance>,
+    spec: &config::Instance,
+) -> Result<Rc<Generation>, Refused> {
+    let listeners = bind(spec)?;
+    let library = instance.registry.config.library_file(spec);
+    let generation = start(instance, &library).await?;
+    instance.listen(listeners);
+    activate(&generation);
+    tracing::info!(
+        instance = instance.name,
+        generation = generation.number,
+        version = generation.manifest.version,
+        listen = ?instance.listeners().iter().map(|listener| listener.address().to_string()).collect::<Vec<_>>(),
+        "loaded"
+    );
+    Ok(generation)
+}
+
+/// What another change of the same instance answers meanwhile.
+pub fn busy(name: &str) -> Refused {
+    Refused(format!("another change of `{name}` is under way; wait for its end and try again"))
+}
+
+fn bind(spec: &config::Instance) -> Result<Vec<Rc<Listener>>, Refused> {
+    let bind = |listen: &config::Listen| {
+        if listen.tls.is_some() {
+            return Err(Refused(format!(
+                "cannot load `{}`: {} asks for TLS, which this version of medusa does not have yet; leave `tls` away",
+                spec.name, listen.address
+            )));
+        }
+        let bound = Listener::bind(&listen.address, 0);
+        bound.map(Rc::new).map_err(|error| Refused(format!("cannot load `{}`: {error}", spec.name)))
+    };
+    spec.listen.iter().map(bind).collect()
+}
+
+/// Makes a generation that has started and serves nobody yet.
+///
+/// # Errors
+/// Why there is none; what there was of it has been unloaded again.
+pub async fn start(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generation>, Refused> {
+    let name = &instance.name;
+    let cannot =
+        |reason: String| Refused(format!("cannot load `{name}` from {}: {reason}", path.display()));
+    let staged = stage(&instance.registry, path).await.map_err(cannot)?;
+    let config = configure(instance, &staged)?;
+    let manifest = staged.inspection().manifest.clone();
+    let library = staged.open().map_err(|error| cannot(error.to_string()))?;
+    let root = match root(&library) {
+        Ok(root) => root,
+        Err(reason) => {
+            // No code of the plugin's own has run yet, so that there is nothing to clean.
+            let _ = library.close();
+            return Err(cannot(reason));
+        }
+    };
+    let generation = Generation::new(instance, library, root, manifest);
+    instance.add_generation(generation.clone());
+    match ready(&generation, &config).await {
+        Ok(()) => Ok(generation),
+        Err(reason) => {
+            discard(&generation).await;
+            Err(cannot(reason))
+        }
+    }
+}
+
+async fn stage(registry: &Registry, path: &Path) -> Result<Staged, String> {
+    let path = path.to_owned();
+    let ticket =
+        registry.pool.submit(move || Library::stage(&path)).map_err(|full| full.to_string())?;
+    ticket.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+fn configure(instance: &Instance, staged: &Staged) -> Result<Vec<u8>, Refused> {
+    let value =
+        config::validate::validate(&staged.inspection().manifest.config, &instance.spec.borrow())
+            .map_err(|problems| Refused(problems.render(false)))?;
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&value, &mut bytes)
+        .expect("a vector takes every byte, and the value is a tree of plain values");
+    Ok(bytes)
+}
+
+async fn ready(generation: &Rc<Generation>, config: &[u8]) -> Result<(), String> {
+    generation.prepare(config)?;
+    let limit = Duration::from_millis(generation.limits.start_ms_max);
+    match tokio::time::timeout(limit, generation.start()).await {
+        Ok(started) => started,
+        Err(_) => Err(format!("it did not start within {limit:?} (`start_ms_max`)")),
+    }
+}
+
+/// Unloads a generation that never served.
+pub async fn discard(generation: &Rc<Generation>) {
+    if let Unloaded::Pinned { reason } = unload::finish(generation).await {
+        tracing::warn!(
+            instance = generation.name(),
+            generation = generation.number,
+            "pinned after a failed load: {reason}"
+        );
+    }
+}
+
+/// Finds the root in a library, and checks that it is of this contract.
+fn root(library: &Library) -> Result<*const Root, String> {
+    let entry = CString::new(ENTRY_SYMBOL).expect("the symbol's name holds no NUL");
+    // SAFETY: The symbol is looked up as data; what it points at is checked below before it is believed.
+    let root: *const Root = unsafe { library.symbol(&entry) }.map_err(|error| error.to_string())?;
+    // SAFETY: The symbol lies in the library, which is mapped; its first word is read, then its size.
+    let Some(found) = (unsafe { root.as_ref() }) else {
+        return Err(format!("its `{ENTRY_SYMBOL}` is null"));
+    };
+    if found.magic != MAGIC {
+        return Err(format!("its `{ENTRY_SYMBOL}` is something else: the magic number is wrong"));
+    }
+    if found.abi_major != ABI_MAJOR || found.abi_minor > ABI_MINOR {
+        return Err(format!(
+            "it speaks ABI {}.{}, this host {ABI_MAJOR}.{ABI_MINOR}, and its manifest says otherwise",
+            found.abi_major, found.abi_minor
+        ));
+    }
+    // SAFETY: The table is a static of the library; only its size is read before that is known.
+    let size = unsafe { found.hooks.as_ptr().cast::<usize>().as_ref() }.copied().unwrap_or(0);
+    if size < size_of::<Hooks>() {
+        return Err(format!(
+            "its table of hooks has {size} bytes, and {} are needed",
+            size_of::<Hooks>()
+        ));
+    }
+    if let Some(layout) = found.layout {
+        let proof: LayoutProof = layout();
+        // SAFETY: The proof points into the library, which is mapped.
+        unsafe { proof::check(proof) }.map_err(|differences| {
+            format!("its types are not those of this host's ABI:\n{differences}")
+        })?;
+    }
+    Ok(root)
+}
+
+/// Has new work go to a generation: its routes and observers are mounted, and it becomes the current one.
+pub fn activate(generation: &Rc<Generation>) {
+    generation.phase.set(Phase::Running);
+    generation.mount();
+    generation.instance.set_current(Some(generation.clone()));
+}
+
+/// Has no new work go to a generation.
+pub fn deactivate(generation: &Rc<Generation>) {
+    let instance = &generation.instance;
+    if instance.current().is_some_and(|current| Rc::ptr_eq(&current, generation)) {
+        instance.set_current(None);
+    }
+    generation.unmount();
+    generation.phase.set(Phase::Draining);
+}

@@ -1,0 +1,75 @@
+//! What a plugin's code may use off the loop: the log, and `post`.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, LazyLock, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use medusa_abi::data::InstanceId;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Posts of one generation that may wait for the loop.
+const POSTS_WAITING_MAX: usize = 4096;
+
+/// A message on its way to a generation's `posted` hook.
+pub struct Post {
+    /// To whom.
+    pub to: InstanceId,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+/// The part of a generation that any thread may touch.
+pub struct OffLoop {
+    /// The instance's name.
+    pub name: String,
+    /// Panics that the plugin's hook has told of.
+    pub panics: AtomicU64,
+    id: InstanceId,
+    posts: UnboundedSender<Post>,
+    waiting: AtomicUsize,
+}
+
+static ALL: LazyLock<RwLock<HashMap<InstanceId, Arc<OffLoop>>>> = LazyLock::new(RwLock::default);
+
+impl OffLoop {
+    /// Makes it known under its id.
+    pub fn new(id: InstanceId, name: &str, posts: UnboundedSender<Post>) -> Arc<OffLoop> {
+        let this = Arc::new(OffLoop {
+            name: name.to_owned(),
+            panics: 0.into(),
+            id,
+            posts,
+            waiting: 0.into(),
+        });
+        ALL.write().unwrap_or_else(PoisonError::into_inner).insert(id, this.clone());
+        this
+    }
+
+    /// The one of that id, if its generation lives.
+    pub fn find(id: InstanceId) -> Option<Arc<OffLoop>> {
+        ALL.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Forgets it: its generation is gone.
+    pub fn forget(id: InstanceId) {
+        ALL.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// Queues bytes for the loop. `false` if too many wait already, or the loop has ended.
+    pub fn post(&self, bytes: &[u8]) -> bool {
+        if self.waiting.fetch_add(1, Ordering::AcqRel) >= POSTS_WAITING_MAX {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            return false;
+        }
+        self.posts.send(Post { to: self.id, bytes: bytes.to_vec() }).is_ok()
+    }
+
+    /// One post was delivered.
+    pub fn delivered(&self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,160 @@
+//! The registry: every instance of the host, and what they share.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
+
+use medusa_abi::data::InstanceId;
+use tokio::sync::{
+    Notify,
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
+
+use crate::{
+    config::Config,
+    net::{Connections, Resolver},
+    plugin::{
+        generation::{Generation, Phase},
+        instance::Instance,
+        off_loop::Post,
+        offer::ResponderEntry,
+        pool::Pool,
+        route::Sites,
+    },
+};
+
+/// Names that may be looked up at a time; each takes a thread of the pool.
+const LOOKUPS_MAX: usize = 64;
+
+/// What the host runs.
+pub struct Registry {
+    /// The configuration that it was started with.
+    pub config: Rc<Config>,
+    /// The loop's clock.
+    pub clock: Clock,
+    /// The threads for blocking work.
+    pub pool: Rc<Pool>,
+    /// Whose routes are whose.
+    pub sites: Sites,
+    /// Every live connection.
+    pub connections: Connections,
+    /// Looks names up.
+    pub resolver: Resolver,
+    /// Calls into plugins that took too long.
+    pub stalls: Arc<AtomicU64>,
+    /// Where other threads put posts.
+    pub posts: UnboundedSender<Post>,
+    /// A thread that a plugin had started by itself has ended.
+    pub threads_ended: Notify,
+    instances: RefCell<BTreeMap<String, Rc<Instance>>>,
+    last_id: Cell<InstanceId>,
+}
+
+/// The monotonic clock of the ABI: nanoseconds since the host's start.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Now.
+    pub fn now_ns(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment that `ns` means. One too far away to be told is a century away.
+    pub fn instant(&self, ns: u64) -> tokio::time::Instant {
+        const CENTURY_NS: u64 = 100 * 365 * 86_400 * 1_000_000_000;
+        let ns = ns.min(CENTURY_NS);
+        (self.0 + std::time::Duration::from_nanos(ns)).into()
+    }
+}
+
+impl Registry {
+    /// A registry without instances. `deliver` is to be awaited on the loop for as long as it serves.
+    pub fn new(
+        config: Rc<Config>,
+        pool: Rc<Pool>,
+        stalls: Arc<AtomicU64>,
+    ) -> (Rc<Registry>, UnboundedReceiver<Post>) {
+        let (posts, deliver) = unbounded_channel();
+        let limits = &config.limits;
+        let registry = Registry {
+            clock: Clock(Instant::now()),
+            resolver: Resolver::new(pool.clone(), LOOKUPS_MAX),
+            stalls,
+            pool,
+            sites: Sites::new(usize::try_from(limits.http_routes_max).unwrap_or(usize::MAX)),
+            connections: Connections::new(
+                usize::try_from(limits.connections_max).unwrap_or(usize::MAX),
+            ),
+            posts,
+            threads_ended: Notify::new(),
+            instances: RefCell::default(),
+            last_id: Cell::new(0),
+            config,
+        };
+        (Rc::new(registry), deliver)
+    }
+
+    /// Brings posts to their generations.
+    pub async fn deliver(self: Rc<Self>, mut posts: UnboundedReceiver<Post>) {
+        while let Some(post) = posts.recv().await {
+            if let Some(generation) = self.generation(post.to) {
+                generation.off_loop.delivered();
+                if !matches!(generation.phase.get(), Phase::Pinned | Phase::Gone) {
+                    generation.posted(&post.bytes);
+                }
+            }
+        }
+    }
+
+    /// A number for a new generation.
+    pub fn next_id(&self) -> InstanceId {
+        self.last_id.set(self.last_id.get() + 1);
+        self.last_id.get()
+    }
+
+    /// The instance of that name.
+    pub fn instance(&self, name: &str) -> Option<Rc<Instance>> {
+        self.instances.borrow().get(name).cloned()
+    }
+
+    /// All instances, by name.
+    pub fn instances(&self) -> Vec<Rc<Instance>> {
+        self.instances.borrow().values().cloned().collect()
+    }
+
+    /// Adds an instance.
+    pub fn insert(&self, instance: Rc<Instance>) {
+        self.instances.borrow_mut().insert(instance.name.clone(), instance);
+    }
+
+    /// Forgets an instance that has no generation left.
+    pub fn remove(&self, name: &str) {
+        self.instances.borrow_mut().remove(name);
+    }
+
+    /// The generation of that id, if it is still mapped.
+    pub fn generation(&self, id: InstanceId) -> Option<Rc<Generation>> {
+        let instances = self.instances.borrow();
+        instances
+            .values()
+            .flat_map(|instance| instance.generations())
+            .find(|generation| generation.id == id)
+    }
+
+    /// The service of that name, at the instance `target` or at whichever offers it.
+    pub fn responder(&self, target: Option<&str>, service: &str) -> Option<Rc<ResponderEntry>> {
+        let instances = self.instances.borrow();
+        let asked = instances
+            .values()
+            .filter(|instance| target.is_none_or(|target| target == instance.name));
+        asked.filter_map(|instance| instance.current()).find_map(|generation| {
+            let responders = generation.responders.borrow();
+            responders.iter().find(|responder| responder.service == service).cloned()
+        })
+    }
+}

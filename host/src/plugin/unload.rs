@@ -1,0 +1,261 @@
+//! Unloading: drain, cut, clean every thread, unmap, and look whether it is gone.
+
+use std::{rc::Rc, sync::atomic::Ordering, time::Duration};
+
+use crate::plugin::{
+    generation::{Generation, Phase},
+    handles::Resource,
+    interpose::{self, ImageId},
+    library::Library,
+    lifecycle::{self, Refused, busy},
+    off_loop::OffLoop,
+    offer,
+    work::PluginThread,
+};
+
+/// How long a cut waits for blocking jobs and threads before the library is pinned.
+const BLOCKED_WAIT: Duration = Duration::from_secs(5);
+
+/// What became of a generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unloaded {
+    /// Unmapped; what its heap still held was freed.
+    Unmapped {
+        /// Bytes that the plugin had not freed.
+        leaked_bytes: u64,
+        /// In so many blocks.
+        leaked_blocks: u64,
+    },
+    /// Still mapped.
+    Pinned {
+        /// What keeps it, for people.
+        reason: String,
+    },
+}
+
+/// Unloads an instance: its current generation drains, for `drain` at the most, and is unmapped. Its listeners close.
+///
+/// # Errors
+/// There is nothing to unload, or another change is under way.
+pub async fn unload(generation: &Rc<Generation>, drain: Duration) -> Result<Unloaded, Refused> {
+    let instance = generation.instance.clone();
+    let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&instance.name)) };
+    instance.close_listeners();
+    lifecycle::deactivate(generation);
+    let unloaded = retire(generation, drain).await;
+    if instance.generations().is_empty() {
+        instance.registry.remove(&instance.name);
+    }
+    Ok(unloaded)
+}
+
+/// Drains a generation that gets no new work, for `drain` at the most, and unmaps it.
+pub async fn retire(generation: &Rc<Generation>, drain: Duration) -> Unloaded {
+    let now_ns = generation.instance.registry.clock.now_ns();
+    let drain_ns = u64::try_from(drain.as_nanos()).unwrap_or(u64::MAX);
+    generation.drain(now_ns.saturating_add(drain_ns));
+    if let Some(service) = generation.service.borrow().clone() {
+        service.stir();
+    }
+    if tokio::time::timeout(drain, generation.idle()).await.is_err() {
+        tracing::info!(
+            instance = generation.name(),
+            generation = generation.number,
+            in_flight = generation.in_flight(),
+            "the drain's time is over; what is in flight is cut"
+        );
+    }
+    finish(generation).await
+}
+
+/// Cuts what is left of a generation, and unmaps it. Called outside of every call into it.
+pub async fn finish(generation: &Rc<Generation>) -> Unloaded {
+    generation.unmount();
+    generation.phase.set(Phase::Draining);
+    cut(generation);
+    let blocked = async {
+        while generation.jobs_running.get() > 0 || generation.threads_running.get() > 0 {
+            generation.stir().await;
+        }
+    };
+    if tokio::time::timeout(BLOCKED_WAIT, blocked).await.is_err() {
+        return pin(generation, Stage::Blocked);
+    }
+    // A job's object is dropped when the job has run; that can have begun something anew.
+    cut(generation);
+    generation.stop();
+    unmap(generation).await
+}
+
+/// Drops the plugin's futures, then its handles, and with them everything that it registered.
+fn cut(generation: &Rc<Generation>) {
+    for (_, thread) in generation.handles.all::<PluginThread>() {
+        thread.stop();
+    }
+    generation.cut();
+    let resources = generation.handles.close();
+    for resource in resources {
+        match resource {
+            Resource::Metric(metric) => generation.metrics.borrow_mut().push(metric),
+            other => offer::dropped(other),
+        }
+    }
+    drop(generation.service.take());
+    generation.responders.borrow_mut().clear();
+    generation.commands.borrow_mut().clear();
+    // Dropping an object can have begun a task.
+    generation.cut();
+}
+
+/// How far an unload came before something kept it.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Jobs or threads are still running its code.
+    Blocked,
+    /// `stop` was called; only the cleaning and the unmapping are left.
+    Stopped,
+}
+
+async fn unmap(generation: &Rc<Generation>) -> Unloaded {
+    let Some(image) = generation.with_library(Library::image) else {
+        return Unloaded::Unmapped { leaked_bytes: 0, leaked_blocks: 0 };
+    };
+    let pool = generation.instance.registry.pool.clone();
+    pool.broadcast(move || {
+        interpose::clean_current_thread(image);
+    })
+    .await;
+    crate::plugin::frame::enter(generation, || interpose::clean_current_thread(image));
+    if keeps(generation, image).is_some() {
+        return pin(generation, Stage::Stopped);
+    }
+    interpose::delete_keys(image);
+    let (leaked_blocks, leaked_bytes, _) = generation.heap().unwrap_or_default();
+    generation.heap_release();
+    let Some(library) = generation.take_library() else {
+        return Unloaded::Unmapped { leaked_bytes, leaked_blocks };
+    };
+    match library.close() {
+        Ok(_) => {
+            gone(generation);
+            tracing::info!(
+                instance = generation.name(),
+                generation = generation.number,
+                leaked_bytes,
+                leaked_blocks,
+                "unloaded"
+            );
+            Unloaded::Unmapped { leaked_bytes, leaked_blocks }
+        }
+        Err(still) => {
+            let reason = still.reason.to_string();
+            generation.put_library(*still.library);
+            // Its code may not be called again: its heap is gone. What is left is a mapping.
+            pinned(generation, reason.clone());
+            OffLoop::forget(generation.id);
+            Unloaded::Pinned { reason }
+        }
+    }
+}
+
+fn gone(generation: &Rc<Generation>) {
+    generation.phase.set(Phase::Gone);
+    generation.instance.remove_generation(generation);
+    generation.metrics.borrow_mut().clear();
+    OffLoop::forget(generation.id);
+}
+
+/// What keeps a generation mapped, for people; `None` if it can go.
+fn keeps(generation: &Generation, image: ImageId) -> Option<String> {
+    let pending = interpose::pending(image);
+    let mut kept = Vec::new();
+    let mut keep = |count: usize, what: &str| {
+        if count > 0 {
+            kept.push(format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
+        }
+    };
+    if pending.live_threads > 0 {
+        let names: Vec<_> =
+            interpose::threads(image).iter().map(|thread| format!("`{}`", thread.name)).collect();
+        keep(
+            pending.live_threads,
+            &format!("running thread ({}) that the plugin started itself", names.join(", ")),
+        );
+    }
+    keep(generation.threads_running.get() as usize, "running thread of the plugin's own");
+    keep(generation.jobs_running.get() as usize, "running blocking job");
+    keep(generation.depth.get() as usize, "call that has not returned");
+    keep(generation.futures.borrow().len(), "task that could not be dropped");
+    keep(generation.owned.get() as usize, "object that the host still holds");
+    keep(
+        generation.foreign_wakers.load(Ordering::Acquire),
+        "waker of the plugin's that the host still holds",
+    );
+    keep(pending.destructors, "thread-local destructor that was not run");
+    keep(pending.keys_with_values, "thread-specific value that was not dropped");
+    (!kept.is_empty()).then(|| kept.join(", "))
+}
+
+/// Keeps the library mapped, and looks again whenever something has changed.
+fn pin(generation: &Rc<Generation>, stage: Stage) -> Unloaded {
+    let image = generation.with_library(Library::image);
+    let reason = image
+        .and_then(|image| keeps(generation, image))
+        .unwrap_or_else(|| "it is being looked at".to_owned());
+    pinned(generation, reason.clone());
+    let (generation, running) = (generation.clone(), running_now(generation));
+    tokio::task::spawn_local(async move { look_again(&generation, stage, running).await });
+    Unloaded::Pinned { reason }
+}
+
+/// How many threads, the pool's and others, run the plugin's code.
+fn running_now(generation: &Generation) -> usize {
+    let started =
+        generation.with_library(|library| interpose::pending(library.image()).live_threads);
+    started.unwrap_or(0)
+        + generation.jobs_running.get() as usize
+        + generation.threads_running.get() as usize
+}
+
+fn pinned(generation: &Rc<Generation>, reason: String) {
+    tracing::warn!(
+        instance = generation.name(),
+        generation = generation.number,
+        "pinned, for {reason}"
+    );
+    generation.phase.set(Phase::Pinned);
+    *generation.reason.borrow_mut() = Some(reason);
+}
+
+async fn look_again(generation: &Rc<Generation>, stage: Stage, mut running: usize) {
+    loop {
+        // What kept it may have ended before this was first polled.
+        if running == running_now(generation) {
+            generation.stir().await;
+        }
+        running = running_now(generation);
+        let Some(image) = generation.with_library(Library::image) else { return };
+        let reason = keeps(generation, image);
+        if let (Stage::Blocked, true) =
+            (stage, generation.jobs_running.get() + generation.threads_running.get() > 0)
+        {
+            *generation.reason.borrow_mut() = reason;
+            continue;
+        }
+        if interpose::pending(image).live_threads > 0 {
+            *generation.reason.borrow_mut() = reason;
+            continue;
+        }
+        // Nothing of its code runs any more: the rest of the unload is done now. If it pins again, that has its own look-out.
+        if let Stage::Blocked = stage {
+            cut(generation);
+            generation.stop();
+        }
+        Box::pin(unmap(generation)).await;
+        let instance = &generation.instance;
+        if instance.generations().is_empty() && instance.turn.try_lock().is_ok() {
+            instance.registry.remove(&instance.name);
+        }
+        return;
+    }
+}

@@ -1,0 +1,146 @@
+//! Upgrading: the new generation is made ready beside the old one, and takes over in one turn of the loop.
+
+use std::{
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use crate::plugin::{
+    generation::Generation,
+    instance::Instance,
+    lifecycle::{self, Refused, busy},
+    unload,
+};
+
+/// What an upgrade did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgraded {
+    /// The version that served before.
+    pub from: String,
+    /// The version that serves now.
+    pub to: String,
+    /// Connections that went over.
+    pub handed_over: u64,
+    /// Connections and requests that the old generation still had to finish at the switch.
+    pub drained: u64,
+    /// How long the loop did nothing but switch, in microseconds.
+    pub pause_us: u64,
+}
+
+/// Upgrades an instance from a library. The old generation finishes what it has in flight, and is unmapped in the background.
+///
+/// # Errors
+/// Why the old version goes on serving.
+pub async fn upgrade(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded, Refused> {
+    let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&instance.name)) };
+    let Some(old) = instance.current() else {
+        return Err(Refused(format!(
+            "`{}` is not running; use `load {}`",
+            instance.name, instance.name
+        )));
+    };
+    let new = lifecycle::start(instance, library).await?;
+    let switched = match take_over(&old, &new).await {
+        Ok(pause) => pause,
+        Err(reason) => {
+            lifecycle::discard(&new).await;
+            return Err(Refused(format!(
+                "`{}` goes on with {}: {reason}",
+                instance.name, old.manifest.version
+            )));
+        }
+    };
+    let upgraded = Upgraded {
+        from: old.manifest.version.clone(),
+        to: new.manifest.version.clone(),
+        handed_over: 0,
+        drained: u64::from(old.in_flight()),
+        pause_us: u64::try_from(switched.as_micros()).unwrap_or(u64::MAX),
+    };
+    tracing::info!(
+        instance = instance.name,
+        from = upgraded.from,
+        to = upgraded.to,
+        generation = new.number,
+        drained = upgraded.drained,
+        pause_us = upgraded.pause_us,
+        "upgraded"
+    );
+    let drain = Duration::from_millis(old.limits.drain_ms_max);
+    tokio::task::spawn_local(async move { unload::retire(&old, drain).await });
+    Ok(upgraded)
+}
+
+/// Everything between "the new one is ready" and "the new one serves".
+async fn take_over(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<Duration, String> {
+    readable(old, new)?;
+    let is_exclusive = !old.manifest.exclusive.is_empty() || !new.manifest.exclusive.is_empty();
+    if is_exclusive {
+        bounded(old, "release", old.release()).await?;
+        if let Err(reason) = bounded(new, "acquire", new.acquire()).await {
+            // Whatever the new one took, it is discarded before the old one takes it back.
+            lifecycle::discard(new).await;
+            return Err(retake(old, reason).await);
+        }
+    }
+    let started = Instant::now();
+    match switch(old, new) {
+        Ok(()) => Ok(started.elapsed()),
+        Err(reason) if is_exclusive => {
+            lifecycle::discard(new).await;
+            Err(retake(old, reason).await)
+        }
+        Err(reason) => Err(reason),
+    }
+}
+
+async fn retake(old: &Rc<Generation>, reason: String) -> String {
+    match bounded(old, "acquire", old.acquire()).await {
+        Ok(()) => reason,
+        Err(worse) => {
+            format!("{reason}; and it could not take its exclusive resources back: {worse}")
+        }
+    }
+}
+
+async fn bounded(
+    generation: &Rc<Generation>,
+    doing: &str,
+    step: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let limit = Duration::from_millis(generation.limits.start_ms_max);
+    let done = tokio::time::timeout(limit, step).await;
+    done.unwrap_or_else(|_| Err(format!("{doing} took longer than {limit:?} (`start_ms_max`)")))
+}
+
+/// Compares versions of kept state before anything is touched.
+fn readable(old: &Generation, new: &Generation) -> Result<(), String> {
+    let Some(written) = old.manifest.state.as_ref().map(|state| state.writes) else {
+        return Ok(());
+    };
+    let read = new.manifest.state.as_ref().map(|state| state.reads.clone()).unwrap_or_default();
+    if read.contains(&written) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} keeps state in version {written}, and {} reads {}; upgrade by way of a version that reads both",
+        old.manifest.version,
+        new.manifest.version,
+        if read.is_empty() { "none".to_owned() } else { format!("{read:?}") }
+    ))
+}
+
+/// The switch: one turn, in which no task of either generation is polled.
+fn switch(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<(), String> {
+    let state = old.export_state()?;
+    if !state.is_empty() {
+        let version = old.manifest.state.as_ref().map_or(0, |state| state.writes);
+        new.import_state(version, &state)?;
+    }
+    // The new routes are mounted before the old ones go, so that they take over their numbers and places.
+    lifecycle::activate(new);
+    old.unmount();
+    old.phase.set(crate::plugin::generation::Phase::Draining);
+    Ok(())
+}
