@@ -1,0 +1,26 @@
+//! HTTP: requests, responses and bodies, and what a plugin registers to answer, wrap or observe them.
+
+mod body;
+pub(crate) mod fields;
+mod filter;
+pub(crate) mod handler;
+mod limited;
+mod observer;
+mod pulled;
+pub(crate) mod request;
+mod response;
+mod route;
+mod stream;
+mod tower;
+
+pub use self::{
+    body::Body,
+    filter::Next,
+    limited::Limited,
+    observer::{Outcome, Record},
+    request::Request,
+    response::{Response, ResponseExt},
+    route::Route,
+};
+pub(crate) use self::{filter::add_filter, observer::add_observer};
+pub(crate) use self::{handler::add_handler, stream::clear_streams, tower::add_service};

@@ -1,0 +1,114 @@
+//! Responses: the `http` crate's, with short ways to make the usual ones.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use crate::{
+    error::{Error, Result},
+    http::Body,
+};
+
+/// A response: the `http` crate's over a streaming [`Body`]. [`ResponseExt`] has the short ways to make one.
+pub type Response = http::Response<Body>;
+
+/// Short ways to make the usual responses; in the prelude.
+pub trait ResponseExt: Sized {
+    /// 200 with plain text, `text/plain; charset=utf-8`.
+    fn text(text: impl Into<Bytes>) -> Self;
+
+    /// 200 with a page, `text/html; charset=utf-8`.
+    fn html(page: impl Into<Bytes>) -> Self;
+
+    /// 200 with JSON that is already text, `application/json`.
+    fn json(json: impl Into<Bytes>) -> Self;
+
+    /// 200 with bytes of the media type `content_type`.
+    fn bytes(content_type: &'static str, bytes: impl Into<Bytes>) -> Self;
+
+    /// `status` with its reason as text; without a body where the status has none (RFC 9110 section 15).
+    fn status_only(status: StatusCode) -> Self;
+
+    /// 303: look there, by GET.
+    ///
+    /// # Errors
+    /// When `location` holds what a header field may not.
+    fn redirect(location: &str) -> Result<Self>;
+
+    /// No response: the handler does not want this request, and the next one is asked. Good only if the request's body has
+    /// not been touched.
+    fn pass() -> Self;
+
+    /// The same response with the status `status`.
+    #[must_use]
+    fn with_status(self, status: StatusCode) -> Self;
+
+    /// The same response with one header field, in place of any of that name.
+    ///
+    /// # Errors
+    /// When name or value hold what a header field may not.
+    fn with_header(self, name: &str, value: &str) -> Result<Self>;
+}
+
+/// Whether the response is [`ResponseExt::pass`]'s.
+pub(crate) fn is_pass(response: &Response) -> bool {
+    response.extensions().get::<Pass>().is_some()
+}
+
+/// Marks the response that is none.
+#[derive(Clone)]
+struct Pass;
+
+impl ResponseExt for Response {
+    fn text(text: impl Into<Bytes>) -> Self {
+        Self::bytes("text/plain; charset=utf-8", text)
+    }
+
+    fn html(page: impl Into<Bytes>) -> Self {
+        Self::bytes("text/html; charset=utf-8", page)
+    }
+
+    fn json(json: impl Into<Bytes>) -> Self {
+        Self::bytes("application/json", json)
+    }
+
+    fn bytes(content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
+        let mut response = http::Response::new(Body::full(bytes));
+        let content_type = HeaderValue::from_static(content_type);
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+    }
+
+    fn status_only(status: StatusCode) -> Self {
+        let bodiless = status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if bodiless {
+            return http::Response::new(Body::empty()).with_status(status);
+        }
+        Self::text(format!("{status}\n")).with_status(status)
+    }
+
+    fn redirect(location: &str) -> Result<Self> {
+        Self::status_only(StatusCode::SEE_OTHER).with_header("location", location)
+    }
+
+    fn pass() -> Self {
+        let mut response = Self::status_only(StatusCode::NOT_FOUND);
+        response.extensions_mut().insert(Pass);
+        response
+    }
+
+    fn with_status(mut self, status: StatusCode) -> Self {
+        *self.status_mut() = status;
+        self
+    }
+
+    fn with_header(mut self, name: &str, value: &str) -> Result<Self> {
+        let wrong = |what: &str| Error::new(format!("{what} cannot stand in a header field"));
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| wrong(&format!("the name {name:?}")))?;
+        let value =
+            HeaderValue::from_str(value).map_err(|_| wrong(&format!("the value {value:?}")))?;
+        self.headers_mut().insert(name, value);
+        Ok(self)
+    }
+}

@@ -1,0 +1,470 @@
+//! For a server of HTTP: starts exchanges at this instance's site and gives their responses back.
+//!
+//! The server reads a request's head off the wire, calls [`exchange`], and writes what comes back. Filters, handlers and
+//! observers are the host's affair. Dropping the future, or the response's body before its end, cancels everything behind
+//! the exchange in the same turn.
+//!
+//! ```ignore
+//! let head = Head { method: "GET", path: "/", ..Head::new(fields.iter()) };
+//! match exchange(head, body).await {
+//!     Ok(response) => { /* response.status, response.headers, response.body (an http_body::Body) */ }
+//!     Err(Refused { reason: Refusal::NotFound, body, .. }) => { /* 404; what is left of the request's body is here */ }
+//!     Err(refused) => { /* 500, 502, 503 by refused.reason */ }
+//! }
+//! ```
+
+// Calls the server's half of the HTTP callbacks.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::c_void,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, StatusCode};
+use http_body::{Frame, SizeHint};
+use medusa_abi::{
+    code::{self, Code},
+    data::{Handle, Slice},
+    http::{
+        BODY_BYTES, BODY_EMPTY, BodySource, ENDED_ABORTED, ENDED_COMPLETE, ENDED_FAILED,
+        ExchangeRecord, HeadSink, LENGTH_UNKNOWN, RequestHead, ResponseHead,
+    },
+    net::SocketAddress,
+};
+
+use crate::{
+    address,
+    catch::guard,
+    error::{Error, Result, io_error},
+    handle::Owned,
+    host::{bytes_of, host},
+    http::{Body, fields},
+    source, waker,
+};
+
+/// The head of a request, borrowed until the exchange has started. `F` iterates over the fields, names in lower case.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a, F> {
+    /// As the client wrote it.
+    pub method: &'a str,
+    /// Whether the connection is under TLS.
+    pub tls: bool,
+    /// Host and port as the client wrote them.
+    pub authority: Option<&'a str>,
+    /// The path as it came, beginning with `/`, or `*`.
+    pub path: &'a str,
+    /// What follows the `?`.
+    pub query: Option<&'a str>,
+    /// The fields, in order.
+    pub fields: F,
+    /// 10 and 11 for HTTP/1.0 and 1.1, 20 for HTTP/2.
+    pub version: u32,
+    /// The client's address; `None` for a Unix socket.
+    pub remote: Option<SocketAddr>,
+    /// The address that the client connected to.
+    pub local: Option<SocketAddr>,
+    /// The connection's number in the log: [`ConnectionInfo::id`](crate::ConnectionInfo).
+    pub connection: u64,
+}
+
+/// A response, whose head has been copied out of the host.
+#[derive(Debug)]
+pub struct ServerResponse {
+    /// From 100 to 999.
+    pub status: StatusCode,
+    /// The fields. Framing (`content-length`, `transfer-encoding`) and `date` are the server's to add.
+    pub headers: HeaderMap,
+    /// The body; its drop ends the exchange.
+    pub body: ServerBody,
+}
+
+/// Why there is no response, with what is left of the request's body if the exchange never started.
+#[derive(Debug)]
+pub struct Refused<B> {
+    /// Why.
+    pub reason: Refusal,
+    /// The request's body, unread; `None` if the exchange had started.
+    pub body: Option<B>,
+    /// The exchange, if it had started: to be ended with the status that the server answers in its place.
+    pub unanswered: Option<Unanswered>,
+}
+
+/// An exchange that had started, and will have no response. Dropped, it counts as aborted.
+#[derive(Debug)]
+pub struct Unanswered(Owned);
+
+impl Unanswered {
+    /// Tells the observers what the server answered instead: `status`, with `bytes` of body.
+    pub fn end(self, status: StatusCode, bytes: u64) {
+        end_exchange(self.0.into_raw(), status.as_u16(), Ended::Failed, bytes);
+    }
+}
+
+/// Why there is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No route wants the request: 404.
+    NotFound,
+    /// The host or the handler has as much to do as it may: 503.
+    Busy,
+    /// The handler failed, panicked, or went away before it answered: 500. The host has logged why.
+    Failed,
+    /// The request makes no sense to the host (its path cannot be brought into normal form): 400.
+    Invalid,
+    /// The handler's deadline has passed: 504.
+    Timeout,
+}
+
+/// How an exchange ended, for the observers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The response went out whole.
+    Complete,
+    /// The client went away, or the connection failed.
+    Aborted,
+    /// The handler's body failed after the head was out.
+    Failed,
+}
+
+/// The body of a response. It implements `http_body::Body`.
+///
+/// It holds the exchange: when it is dropped the observers hear how far it got. For a response whose body is not sent (to
+/// HEAD, 304) call [`ServerBody::skip`] before.
+#[derive(Debug)]
+pub struct ServerBody {
+    body: Body,
+    /// `None` once it was ended.
+    exchange: Option<Handle>,
+    status: u16,
+    bytes: u64,
+    ended: Ended,
+}
+
+impl<'a, F> Head<'a, F> {
+    /// A head with `fields` for `GET /` over HTTP/1.1, from nowhere: a start for struct update syntax.
+    pub fn new(fields: F) -> Head<'a, F> {
+        Head {
+            method: "GET",
+            tls: false,
+            authority: None,
+            path: "/",
+            query: None,
+            fields,
+            version: 11,
+            remote: None,
+            local: None,
+            connection: 0,
+        }
+    }
+}
+
+/// Has a request answered by the site of this instance. `body` is the request's; one that `is_end_stream` is not handed on.
+///
+/// The head is used at the first poll only. If the handler answers at once, the whole exchange happens inside that poll.
+///
+/// # Errors
+/// When nobody answers it; the reason says which status is fit.
+pub async fn exchange<'a, F, B>(
+    head: Head<'a, F>,
+    body: B,
+) -> std::result::Result<ServerResponse, Refused<B>>
+where
+    F: Iterator<Item = (&'a [u8], &'a [u8])>,
+    B: http_body::Body + 'static,
+    B::Error: std::fmt::Display,
+{
+    let mut start = Some((head, body));
+    let mut started: Option<Owned> = None;
+    std::future::poll_fn(move |context| {
+        if let Some((head, body)) = start.take() {
+            match begin(head, body, context) {
+                Ok((exchange, Some(head))) => return Poll::Ready(Ok(head.into_response(exchange))),
+                Ok((exchange, None)) => {
+                    started = Some(exchange);
+                    return Poll::Pending;
+                }
+                Err(refused) => return Poll::Ready(Err(refused)),
+            }
+        }
+        let Some(exchange) = started.take() else {
+            return Poll::Ready(Err(Refused {
+                reason: Refusal::Failed,
+                body: None,
+                unanswered: None,
+            }));
+        };
+        let mut taken = None;
+        let host = host();
+        // SAFETY: The sink's data outlives the call; the waker is borrowed for it.
+        let code = unsafe {
+            let waker = waker::for_call(context);
+            (host.http.exchange_poll)(host.instance, exchange.get(), head_sink(&mut taken), waker)
+        };
+        match (code, taken) {
+            (code::PENDING, _) => {
+                started = Some(exchange);
+                Poll::Pending
+            }
+            (0.., Some(head)) => Poll::Ready(Ok(head.into_response(exchange))),
+            (code, _) => Poll::Ready(Err(Refused {
+                reason: refusal(code),
+                body: None,
+                unanswered: Some(Unanswered(exchange)),
+            })),
+        }
+    })
+    .await
+}
+
+/// Tells the observers of a request that never became an exchange: a malformed one, say.
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// As far as they could be read; empty if not.
+    pub method: &'a str,
+    /// As above.
+    pub path: &'a str,
+    /// The client's address.
+    pub remote: Option<SocketAddr>,
+    /// What was answered; 0 for nothing.
+    pub status: u16,
+    /// Bytes of the answer's body.
+    pub bytes: u64,
+    /// 10, 11 or 20.
+    pub version: u32,
+    /// The connection's number in the log.
+    pub connection: u64,
+    /// On the clock of [`Instant`](crate::Instant).
+    pub started: crate::Instant,
+}
+
+impl Report<'_> {
+    /// Tells them, with now as the end.
+    ///
+    /// # Errors
+    /// Off the loop's thread.
+    pub fn send(&self) -> Result<()> {
+        let record = ExchangeRecord {
+            method: Slice::new(self.method.as_bytes()),
+            authority: Slice::NONE,
+            path: Slice::new(self.path.as_bytes()),
+            query: Slice::NONE,
+            referer: Slice::NONE,
+            user_agent: Slice::NONE,
+            handler: Slice::NONE,
+            remote: self.remote.map_or(SocketAddress::NONE, address::to_abi),
+            status: self.status.into(),
+            outcome: ENDED_COMPLETE,
+            version: self.version,
+            flags: 0,
+            bytes: self.bytes,
+            started_ns: self.started.as_ns(),
+            ended_ns: crate::Instant::now().as_ns(),
+            connection: self.connection,
+            spare: [0; 4],
+        };
+        let host = host();
+        // SAFETY: The record and all that it points at are borrowed for the call.
+        let code = unsafe { (host.http.exchange_report)(host.instance, &record) };
+        Error::check(code, "cannot report the request").map(drop)
+    }
+}
+
+impl ServerBody {
+    /// The whole body if it came with the head: it can be written in one go.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Bytes> {
+        self.body.whole()
+    }
+
+    /// Drops the body unread; the response counts as sent whole when `self` is dropped.
+    pub fn skip(&mut self) {
+        self.body = Body::empty();
+        self.ended = Ended::Complete;
+    }
+
+    /// Ends the exchange with what the server knows better than the body: that the connection failed, say.
+    pub fn end(mut self, ended: Ended, bytes: u64) {
+        self.ended = ended;
+        self.bytes = bytes;
+    }
+}
+
+impl http_body::Body for ServerBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(context);
+        match &frame {
+            Poll::Ready(None) => this.ended = Ended::Complete,
+            Poll::Ready(Some(Err(_))) => this.ended = Ended::Failed,
+            Poll::Ready(Some(Ok(frame))) => {
+                this.bytes += frame.data_ref().map_or(0, Buf::remaining) as u64;
+                if this.body.is_end_stream() {
+                    this.ended = Ended::Complete;
+                }
+            }
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for ServerBody {
+    fn drop(&mut self) {
+        let Some(exchange) = self.exchange.take() else { return };
+        end_exchange(exchange, self.status, self.ended, self.bytes);
+    }
+}
+
+/// A response's head as the sink takes it.
+struct Taken {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: TakenBody,
+}
+
+enum TakenBody {
+    Whole(Bytes),
+    /// To be pulled; the length as the ABI has it.
+    Pulled(u64),
+}
+
+impl Taken {
+    fn into_response(self, exchange: Owned) -> ServerResponse {
+        let exchange = exchange.into_raw();
+        let (body, ended) = match self.body {
+            TakenBody::Whole(bytes) if bytes.is_empty() => (Body::empty(), Ended::Complete),
+            TakenBody::Whole(bytes) => (Body::full(bytes), Ended::Aborted),
+            TakenBody::Pulled(length) => (Body::of_lent_exchange(exchange, length), Ended::Aborted),
+        };
+        let body = ServerBody {
+            body,
+            exchange: Some(exchange),
+            status: self.status.as_u16(),
+            bytes: 0,
+            ended,
+        };
+        ServerResponse { status: self.status, headers: self.headers, body }
+    }
+}
+
+type Begun<B> = std::result::Result<(Owned, Option<Taken>), Refused<B>>;
+
+fn begin<'a, F, B>(head: Head<'a, F>, body: B, context: &Context<'_>) -> Begun<B>
+where
+    F: Iterator<Item = (&'a [u8], &'a [u8])>,
+    B: http_body::Body + 'static,
+    B::Error: std::fmt::Display,
+{
+    let fields: fields::FieldList =
+        head.fields.map(|(name, value)| fields::field(name, value)).collect();
+    let optional =
+        |text: Option<&str>| text.map_or(Slice::NONE, |text| Slice::new(text.as_bytes()));
+    let empty = body.is_end_stream();
+    let abi_head = RequestHead {
+        method: Slice::new(head.method.as_bytes()),
+        scheme: Slice::new(if head.tls { b"https" } else { b"http" }),
+        authority: optional(head.authority),
+        path: Slice::new(head.path.as_bytes()),
+        query: optional(head.query),
+        fields: fields.as_ptr(),
+        field_count: fields.len(),
+        version: head.version,
+        flags: 0,
+        body_length: if empty { 0 } else { body.size_hint().exact().unwrap_or(LENGTH_UNKNOWN) },
+        mount_length: 0,
+        remote: head.remote.map_or(SocketAddress::NONE, address::to_abi),
+        local: head.local.map_or(SocketAddress::NONE, address::to_abi),
+        connection: head.connection,
+        spare: [0; 4],
+    };
+    let mut kept = None;
+    let body_source = if empty {
+        kept = Some(body);
+        BodySource::NONE
+    } else {
+        source::into_source(body)
+    };
+    let mut taken = None;
+    let host = host();
+    // SAFETY: The head and all that it points at live during the call, and so does the sink's data.
+    let code = unsafe {
+        let waker = waker::for_call(context);
+        let sink = head_sink(&mut taken);
+        (host.http.exchange_start)(host.instance, &abi_head, body_source, sink, waker)
+    };
+    if code > 0 {
+        return Ok((Owned::new(code as Handle), taken));
+    }
+    // SAFETY: The source was made above for this `B`, and the host did not take it.
+    let body = kept.unwrap_or_else(|| unsafe { source::take_back::<B>(body_source) });
+    Err(Refused { reason: refusal(code), body: Some(body), unanswered: None })
+}
+
+fn end_exchange(exchange: Handle, status: u16, ended: Ended, bytes: u64) {
+    let outcome = match ended {
+        Ended::Complete => ENDED_COMPLETE,
+        Ended::Aborted => ENDED_ABORTED,
+        Ended::Failed => ENDED_FAILED,
+    };
+    let host = host();
+    // SAFETY: Numbers only.
+    unsafe { (host.http.exchange_end)(host.instance, exchange, status.into(), outcome, bytes) };
+}
+
+fn refusal(code: Code) -> Refusal {
+    match code {
+        code::NOT_FOUND => Refusal::NotFound,
+        code::BUSY | code::LIMIT => Refusal::Busy,
+        code::INVALID => Refusal::Invalid,
+        code::TIMEOUT => Refusal::Timeout,
+        code => {
+            tracing::debug!("an exchange ended without a response: {}", io_error(code));
+            Refusal::Failed
+        }
+    }
+}
+
+fn head_sink(taken: &mut Option<Taken>) -> HeadSink {
+    HeadSink { data: (&raw mut *taken).cast(), head: take_head }
+}
+
+unsafe extern "C" fn take_head(data: *mut c_void, head: *const ResponseHead) -> Code {
+    guard(|| {
+        // SAFETY: `data` comes from `head_sink`, whose borrow outlives the host's call that this one is made from; the
+        // head is the host's for this call.
+        let (taken, head) = unsafe { (&mut *data.cast::<Option<Taken>>(), &*head) };
+        let Some(status) =
+            u16::try_from(head.status).ok().and_then(|status| StatusCode::from_u16(status).ok())
+        else {
+            return code::INVALID;
+        };
+        // SAFETY: As above.
+        let headers = unsafe { fields::copy(fields::list(head.fields, head.field_count)) };
+        let body = match head.body {
+            BODY_EMPTY => TakenBody::Whole(Bytes::new()),
+            // SAFETY: As above.
+            BODY_BYTES => TakenBody::Whole(Bytes::copy_from_slice(unsafe { bytes_of(head.bytes) })),
+            _ => TakenBody::Pulled(head.length),
+        };
+        *taken = Some(Taken { status, headers, body });
+        code::READY
+    })
+}

@@ -1,0 +1,244 @@
+//! The shape of a service that parks: between two turns of a session there is its state, and no task.
+
+// Implements the hooks of a session.
+#![allow(unsafe_code)]
+
+use std::{cell::RefCell, collections::BTreeMap, ffi::c_void, marker::PhantomData, rc::Rc};
+
+use medusa_abi::{
+    code::{self, Code},
+    data::{ByteSink, Handle, Slice, Table},
+    net::{
+        Session, SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE,
+        WAKE_RESUMED,
+    },
+    task::Task,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    catch::guard,
+    connection::Connection,
+    error::{Error, Result, io_error},
+    handle::Owned,
+    host::{bytes_of, fail, host, write_sink},
+    register::Registration,
+    service::{from_cbor, to_cbor},
+    task::into_task,
+    time::Instant,
+};
+
+/// Why a session has a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// There is something to read, or the connection is new.
+    Readable,
+    /// The deadline that it was parked with has passed.
+    Deadline,
+    /// The peer has hung up.
+    Hangup,
+    /// The plugin is about to go: come to an end soon.
+    Drain,
+    /// The connection was handed over to this generation of the plugin, or lived through a crash.
+    Resumed,
+    /// Somebody posted these bytes; see [`Peer::post`](crate::Peer::post).
+    Posted(Vec<u8>),
+}
+
+/// What a session does after its turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flow<S> {
+    /// Rests with this state until there is something to read, or until the deadline.
+    Park(S, Option<Instant>),
+    /// Ends; the connection is closed in good order.
+    Close,
+}
+
+/// What a turn may answer: a [`Flow`], or a `Result` with one.
+pub trait IntoFlow<S> {
+    #[doc(hidden)]
+    fn into_flow(self) -> Result<Flow<S>>;
+}
+
+impl<S> IntoFlow<S> for Flow<S> {
+    fn into_flow(self) -> Result<Flow<S>> {
+        Ok(self)
+    }
+}
+
+impl<S> IntoFlow<S> for Result<Flow<S>> {
+    fn into_flow(self) -> Result<Flow<S>> {
+        self
+    }
+}
+
+/// Registers sessions. `durable`: each park writes the state's record into the host's keeping.
+pub(crate) fn add_session<S, F, R>(turn: F, durable: bool) -> Result<Registration>
+where
+    S: Serialize + DeserializeOwned + Default + 'static,
+    F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
+    R: IntoFlow<S> + 'static,
+{
+    let parked = RefCell::new(BTreeMap::<Handle, S>::new());
+    let sessions = Sessions::<S, F, R> { turn, durable, parked, answer: PhantomData };
+    let data = Rc::into_raw(Rc::new(sessions));
+    let hooks = Table::new(&Sessions::<S, F, R>::HOOKS);
+    let session = Session { data: data.cast_mut().cast(), hooks };
+    let host = host();
+    // SAFETY: The session's data is what its hooks expect.
+    let code = unsafe { (host.net.session_add)(host.instance, session) };
+    if code < 0 {
+        // SAFETY: The host did not take the session, so this is the only pointer.
+        unsafe { drop(Rc::from_raw(data)) };
+    }
+    let handle = Error::check(code, "cannot serve sessions")?;
+    Ok(Registration::new(Owned::new(handle as Handle)))
+}
+
+struct Sessions<S, F, R> {
+    turn: F,
+    durable: bool,
+    /// The states of parked sessions, by their connections' handles.
+    parked: RefCell<BTreeMap<Handle, S>>,
+    answer: PhantomData<fn() -> R>,
+}
+
+impl<S, F, R> Sessions<S, F, R>
+where
+    S: Serialize + DeserializeOwned + Default + 'static,
+    F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
+    R: IntoFlow<S> + 'static,
+{
+    const HOOKS: SessionHooks = SessionHooks {
+        size: size_of::<SessionHooks>(),
+        turn: Self::turn,
+        export: Self::export,
+        import: Self::import,
+        forget: Self::forget,
+        drop: Self::drop,
+    };
+
+    /// One turn, and what the host is to do after it.
+    async fn take_turn(self: Rc<Self>, mut conn: Connection, wake: Wake) -> Result<()> {
+        let state = self.parked.borrow_mut().remove(&conn.handle()).unwrap_or_default();
+        match (self.turn)(&mut conn, state, wake).await.into_flow()? {
+            Flow::Close => Ok(()),
+            Flow::Park(state, deadline) => self.park(conn, state, deadline),
+        }
+    }
+
+    fn park(&self, conn: Connection, state: S, deadline: Option<Instant>) -> Result<()> {
+        let record = if self.durable { Some(to_cbor(&state)?) } else { None };
+        let handle = conn.handle();
+        self.parked.borrow_mut().insert(handle, state);
+        let record = record.as_deref().map_or(Slice::NONE, Slice::new);
+        // A deadline of 0 is none; one at the clock's very beginning has passed all the same.
+        let deadline_ns = deadline.map_or(0, |deadline| deadline.as_ns().max(1));
+        let host = host();
+        // SAFETY: The record is borrowed for the call.
+        let code = unsafe { (host.net.conn_park)(host.instance, handle, deadline_ns, record) };
+        if code < 0 {
+            let state = self.parked.borrow_mut().remove(&handle);
+            drop(state);
+            return Err(Error::from(io_error(code)).context("cannot park the connection"));
+        }
+        conn.into_raw();
+        Ok(())
+    }
+
+    unsafe extern "C" fn turn(
+        data: *mut c_void,
+        connection: Handle,
+        wake: u32,
+        posted: Slice,
+        out: *mut Task,
+    ) -> Code {
+        guard(|| {
+            let conn = Connection::from_handle(connection);
+            // SAFETY: `data` comes from `add_session` and was not dropped; this is one more owner of it.
+            let sessions = unsafe {
+                Rc::increment_strong_count(data.cast::<Self>());
+                Rc::from_raw(data.cast::<Self>())
+            };
+            let wake = match wake {
+                WAKE_DEADLINE => Wake::Deadline,
+                WAKE_HANGUP => Wake::Hangup,
+                WAKE_DRAIN => Wake::Drain,
+                WAKE_RESUMED => Wake::Resumed,
+                // SAFETY: The slice is this hook's argument.
+                WAKE_POSTED => Wake::Posted(unsafe { bytes_of(posted) }.to_vec()),
+                WAKE_READABLE => Wake::Readable,
+                // One that a newer host adds: a turn that finds nothing new does no harm.
+                _ => Wake::Readable,
+            };
+            let task = into_task(async move {
+                match sessions.take_turn(conn, wake).await {
+                    Ok(()) => code::READY,
+                    Err(error) => fail(&error.to_string()),
+                }
+            });
+            // SAFETY: `out` is this hook's argument, to be written to.
+            unsafe { out.write(task) };
+            code::READY
+        })
+    }
+
+    unsafe extern "C" fn export(data: *mut c_void, connection: Handle, sink: ByteSink) -> Code {
+        guard(|| {
+            // SAFETY: As in `turn`.
+            let sessions = unsafe { &*data.cast::<Self>() };
+            let parked = sessions.parked.borrow();
+            let Some(state) = parked.get(&connection) else { return code::STALE };
+            let record = match to_cbor(state) {
+                Ok(record) => record,
+                Err(error) => return fail(&error.to_string()),
+            };
+            drop(parked);
+            // SAFETY: The sink is this hook's argument.
+            let code = unsafe { write_sink(sink, &record) };
+            if code >= 0 {
+                let state = sessions.parked.borrow_mut().remove(&connection);
+                drop(state);
+            }
+            code
+        })
+    }
+
+    unsafe extern "C" fn import(
+        data: *mut c_void,
+        connection: Handle,
+        _version: u32,
+        record: Slice,
+    ) -> Code {
+        guard(|| {
+            // SAFETY: As in `turn`; the record is this hook's argument.
+            let (sessions, record) = unsafe { (&*data.cast::<Self>(), bytes_of(record)) };
+            match from_cbor(record) {
+                Ok(state) => {
+                    let old = sessions.parked.borrow_mut().insert(connection, state);
+                    drop(old);
+                    code::READY
+                }
+                Err(error) => fail(&error.context("cannot take the session over").to_string()),
+            }
+        })
+    }
+
+    unsafe extern "C" fn forget(data: *mut c_void, connection: Handle) -> Code {
+        guard(|| {
+            // SAFETY: As in `turn`.
+            let sessions = unsafe { &*data.cast::<Self>() };
+            let state = sessions.parked.borrow_mut().remove(&connection);
+            drop(state);
+            code::READY
+        })
+    }
+
+    unsafe extern "C" fn drop(data: *mut c_void) -> Code {
+        guard(|| {
+            // SAFETY: The host's own share of the sessions, given back once.
+            unsafe { drop(Rc::from_raw(data.cast::<Self>())) };
+            code::READY
+        })
+    }
+}
