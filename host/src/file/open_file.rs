@@ -38,6 +38,9 @@ pub struct File {
 /// Most bytes that one read or write on the pool moves; more are for the next call.
 pub const POOL_BYTES_MAX: usize = 256 * 1024;
 
+/// What is in memory together; larger pages do no harm.
+const PAGE_BYTES: u64 = 4096;
+
 enum State {
     Opening(Ticket<io::Result<OwnedFd>>),
     Failed(i32),
@@ -55,7 +58,6 @@ struct Open {
 /// What the pool does for the file now.
 enum Pending {
     Read(Place, Ticket<io::Result<Vec<u8>>>),
-    Warm(Place, Ticket<()>),
     Write(Place, Ticket<io::Result<usize>>),
     Sync(Ticket<io::Result<()>>),
     List(Ticket<io::Result<Listing>>),
@@ -158,36 +160,19 @@ impl File {
         }
     }
 
-    /// Ready when the `length` bytes at `offset` are in memory as far as a look at both ends can tell, so that sending them waits for no
-    /// disk; read errors are left for whoever sends.
+    /// Has the `length` bytes at `offset` read into memory, if a look at both ends shows that they are not there; none if they are.
+    /// Whoever sends them then waits for no disk. Read errors are left for the sender. Does not count as an operation of the file,
+    /// for one file may be sent to many at a time.
     ///
     /// # Errors
     /// As [`File::poll_read`], but none of reading.
-    pub fn poll_warm(
-        &self,
-        cx: &mut Context<'_>,
-        offset: u64,
-        length: usize,
-    ) -> Poll<io::Result<()>> {
-        let mut state = self.state.borrow_mut();
-        let open = state.open()?;
+    pub fn warm(&self, offset: u64, length: usize) -> io::Result<Option<Ticket<()>>> {
+        let descriptor = self.descriptor()?;
         let place = Place { offset, length };
-        loop {
-            if let Some(Pending::Warm(pending, ticket)) = &mut open.pending
-                && *pending == place
-            {
-                let done = ready!(Pin::new(ticket).poll(cx));
-                open.pending = None;
-                return Poll::Ready(done.map_err(io::Error::from));
-            }
-            ready!(open.poll_settled(cx));
-            if open.is_warm(place) {
-                return Poll::Ready(Ok(()));
-            }
-            let descriptor = open.descriptor.clone();
-            let warm = move || read_through(&descriptor, place);
-            open.pending = Some(Pending::Warm(place, blocking::run(&*self.pool, warm)?));
+        if is_warm(&descriptor, place) {
+            return Ok(None);
         }
+        Ok(Some(blocking::run(&*self.pool, move || read_through(&descriptor, place))?))
     }
 
     /// How many of `bytes` were written at `offset`. They are copied at the first call; after a `Pending` it is to be asked again with the
@@ -289,7 +274,7 @@ impl Open {
     /// Ready when nothing is pending: what only reads is forgotten, what changes the file, or the place in a directory, is waited for.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.pending {
-            None | Some(Pending::Read(..) | Pending::Warm(..)) => {}
+            None | Some(Pending::Read(..)) => {}
             Some(Pending::Write(_, ticket)) => drop(ready!(answer(ticket, cx))),
             Some(Pending::Sync(ticket)) => drop(ready!(answer(ticket, cx))),
             Some(Pending::List(ticket)) => match ready!(answer(ticket, cx)) {
@@ -300,14 +285,15 @@ impl Open {
         self.pending = None;
         Poll::Ready(())
     }
+}
 
-    fn is_warm(&self, place: Place) -> bool {
-        let last = place.offset.saturating_add(place.length.saturating_sub(1) as u64);
-        [place.offset, last].into_iter().all(|offset| {
-            let look = beneath::read_at(&self.descriptor, &mut [0], offset, Wait::Never);
-            !look.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        })
-    }
+fn is_warm(descriptor: &OwnedFd, place: Place) -> bool {
+    let is_there = |offset| {
+        let look = beneath::read_at(descriptor, &mut [0], offset, Wait::Never);
+        !look.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    };
+    let last = place.offset.saturating_add(place.length.saturating_sub(1) as u64);
+    is_there(place.offset) && (place.offset / PAGE_BYTES == last / PAGE_BYTES || is_there(last))
 }
 
 fn read_piece(descriptor: &OwnedFd, offset: u64, length: usize) -> io::Result<Vec<u8>> {

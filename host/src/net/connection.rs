@@ -4,10 +4,12 @@
 //! hanging up are waited for apart.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    future::Future,
     io::{self, IoSlice},
     net::Shutdown,
     os::fd::{AsFd, BorrowedFd},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -28,7 +30,7 @@ use crate::{
         entry::{End, Entry},
         stream::{Short, Stream},
     },
-    sys::transfer,
+    sys::{blocking::Ticket, transfer},
 };
 
 /// A connection. Dropping it closes it in good order: what was written still goes out.
@@ -38,6 +40,8 @@ pub struct Connection {
     /// Whether the system may still hold back what was written, for more was to follow.
     is_held_back: Cell<bool>,
     is_without_delay: Cell<bool>,
+    /// What has to come into memory before it is sent, and from where in the file it is.
+    warming: RefCell<Option<(u64, Ticket<()>)>>,
 }
 
 /// Most pieces of one vectored write (UIO_MAXIOV).
@@ -50,7 +54,12 @@ const SEND_FILE_BYTES_PER_STEP: usize = 64 * 1024;
 
 impl Connection {
     pub(super) fn new(entry: Rc<Entry>) -> Connection {
-        Connection { entry, is_held_back: Cell::new(false), is_without_delay: Cell::new(true) }
+        Connection {
+            entry,
+            is_held_back: Cell::new(false),
+            is_without_delay: Cell::new(true),
+            warming: RefCell::default(),
+        }
     }
 
     /// Its number in the log and in the monitor; never used twice.
@@ -181,23 +190,27 @@ impl Connection {
         Poll::Ready(Ok(count))
     }
 
-    /// How many bytes of `file` were sent from `offset`: at most `length`, at most [`transfer::SEND_FILE_BYTES_MAX`]; 0 if the file ends there.
-    /// Pages that are not in memory are waited for; see `File::poll_warm`.
+    /// How many bytes of `file` were sent from `offset`: at most `length`, at most [`transfer::SEND_FILE_BYTES_MAX`]; 0 if the file
+    /// ends there. When the socket can take bytes, `warm` is asked with the length of the step whether they have to be brought into
+    /// memory first; after a `Pending` this is to be asked again with the same offset.
     ///
     /// # Errors
-    /// As [`Connection::poll_write_vectored`]; EINVAL where the file is none that can be sent from.
+    /// As [`Connection::poll_write_vectored`]; those of `warm`; EINVAL where the file is none that can be sent from.
     pub fn poll_send_file(
         &self,
         cx: &mut Context<'_>,
         file: BorrowedFd<'_>,
         offset: u64,
         length: u64,
+        warm: impl FnOnce(usize) -> io::Result<Option<Ticket<()>>>,
     ) -> Poll<io::Result<usize>> {
         self.entry.check()?;
         let length = length.min(transfer::SEND_FILE_BYTES_MAX as u64) as usize;
         if length == 0 {
             return Poll::Ready(Ok(0));
         }
+        ready!(self.entry.stream().poll_write_ready(cx))?;
+        ready!(self.poll_warm(cx, offset, || warm(length)))?;
         // The file may just end there, so a short answer says nothing about the socket.
         let count =
             ready!(self.entry.stream().poll_output(cx, length, Short::IsNothing, |socket| {
@@ -278,6 +291,23 @@ impl Connection {
             (OPTION_NODELAY | OPTION_KEEPALIVE, Stream::Unix(_)) => Err(Errno::OPNOTSUPP.into()),
             _ => Err(Errno::INVAL.into()),
         }
+    }
+
+    fn poll_warm(
+        &self,
+        cx: &mut Context<'_>,
+        offset: u64,
+        warm: impl FnOnce() -> io::Result<Option<Ticket<()>>>,
+    ) -> Poll<io::Result<()>> {
+        let mut warming = self.warming.borrow_mut();
+        if warming.as_ref().is_none_or(|(warmed, _)| *warmed != offset) {
+            *warming = warm()?.map(|ticket| (offset, ticket));
+        }
+        if let Some((_, ticket)) = &mut *warming {
+            ready!(Pin::new(ticket).poll(cx))?;
+            *warming = None;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Has the system send what it holds back for more to come: setting TCP_NODELAY does it (tcp(7)), whatever it was.
