@@ -12,16 +12,20 @@ mod offer;
 mod serve;
 mod work;
 
-use std::task::Waker;
+use std::{
+    io,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
 
 use medusa_abi::{
     code::{self, Code},
-    data::{Handle, Slice, Table},
+    data::{Handle, InstanceId, Slice, Table},
     host::HostCallbacks,
     task,
 };
 
-use crate::plugin::{generation::Generation, waker};
+use crate::plugin::{frame, generation::Generation, handles::Held, waker};
 
 /// What every plugin is given.
 pub(super) static HOST: HostCallbacks = HostCallbacks {
@@ -69,4 +73,47 @@ fn handle(made: Result<Handle, Code>) -> Code {
 /// An answer out of a step that may have failed with a code.
 fn answer(step: Result<Code, Code>) -> Code {
     step.unwrap_or_else(|code| code)
+}
+
+/// Calls `f` with what the handle stands for.
+fn with<T: Held>(
+    id: InstanceId,
+    handle: Handle,
+    f: impl FnOnce(&Rc<Generation>, &T) -> Code,
+) -> Code {
+    frame::current(id, |generation| match generation.handles.get::<T>(handle) {
+        Ok(held) => f(generation, &held),
+        Err(code) => code,
+    })
+}
+
+/// Polls one step with the waker that the plugin gave. The waker must be as the ABI says.
+fn poll(
+    generation: &Generation,
+    waker: task::Waker,
+    step: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<Code>>,
+) -> Code {
+    // SAFETY: The waker is as the ABI says; the callback's caller promises it.
+    unsafe {
+        with_waker(generation, waker, |waker| match step(&mut Context::from_waker(waker)) {
+            Poll::Pending => code::PENDING,
+            Poll::Ready(Ok(code)) => code,
+            Poll::Ready(Err(error)) => failure(&error),
+        })
+    }
+}
+
+/// A number of bytes or of things as an answer.
+fn count(count: usize) -> Code {
+    Code::try_from(count).unwrap_or(Code::MAX)
+}
+
+/// The code for an error: the host's own are told apart from the system's.
+fn failure(error: &io::Error) -> Code {
+    match error.raw_os_error() {
+        Some(libc::ECANCELED) => code::CANCELLED,
+        Some(errno) => code::from_errno(errno),
+        None if error.kind() == io::ErrorKind::ResourceBusy => code::BUSY,
+        None => code::from_errno(libc::EIO),
+    }
 }

@@ -25,10 +25,8 @@ use crate::{
         resolve::LookupError,
     },
     plugin::{
-        callbacks::{answer, handle, serve, text, with_waker},
+        callbacks::{answer, count, failure, handle, poll, serve, text, with},
         frame::current,
-        generation::Generation,
-        handles::Held,
         manifest::Capability,
     },
 };
@@ -76,7 +74,7 @@ unsafe extern "C" fn listen(id: InstanceId, spec: *const SocketSpec) -> Code {
                 Err(code::LIMIT) => generation.limited("listeners_per_instance_max"),
                 made => handle(made),
             },
-            Err(failed) => errno(&failed.error),
+            Err(failed) => failure(&failed.error),
         }
     })
 }
@@ -129,12 +127,13 @@ unsafe extern "C" fn connect(id: InstanceId, spec: *const SocketSpec) -> Code {
             },
         };
         let instance = &generation.instance;
-        let Ok(place) = instance.registry.connections.place(&instance.quota) else {
-            return generation.limited("connections_per_instance_max");
+        let place = match instance.registry.connections.place(&instance.quota) {
+            Ok(place) => place,
+            Err(full) => return generation.limited(full.name),
         };
         match Connection::connect(place, &Address::Tcp(to), from, generation.owner()) {
             Ok(connection) => handle(generation.handles.insert(Rc::new(connection), u64::MAX)),
-            Err(error) => errno(&error),
+            Err(error) => failure(&error),
         }
     })
 }
@@ -225,10 +224,27 @@ unsafe extern "C" fn conn_write(
         if piece_count == 0 {
             return 0;
         }
-        // SAFETY: There are `piece_count` pieces, says the ABI, in the layout of `iovec`, which `IoSlice` guarantees to
-        // have too. Their memory is read by the kernel alone, which answers EFAULT for what is not mapped.
-        let pieces =
-            unsafe { std::slice::from_raw_parts(pieces.cast::<IoSlice<'_>>(), piece_count) };
+        // SAFETY: There are `piece_count` pieces, says the ABI.
+        let given = unsafe { std::slice::from_raw_parts(pieces, piece_count) };
+        let is_wrong = |piece: &abi::IoSlice| {
+            piece.len > isize::MAX as usize || (piece.ptr.is_null() && piece.len > 0)
+        };
+        if given.iter().any(is_wrong) {
+            return code::INVALID;
+        }
+        // An empty piece may be null for the plugin, but not for Rust.
+        let without_null: Vec<abi::IoSlice>;
+        let given = if given.iter().any(|piece| piece.ptr.is_null()) {
+            without_null = given.iter().filter(|piece| !piece.ptr.is_null()).copied().collect();
+            &without_null
+        } else {
+            given
+        };
+        // SAFETY: They have the layout of `iovec`, which `IoSlice` guarantees to have too. Their memory is read by the kernel
+        // alone, which answers EFAULT for what is not mapped.
+        let pieces = unsafe {
+            std::slice::from_raw_parts(given.as_ptr().cast::<IoSlice<'_>>(), given.len())
+        };
         poll(generation, waker, |context| {
             connection.poll_write_vectored(context, pieces, flags & WRITE_MORE != 0).map_ok(count)
         })
@@ -254,7 +270,10 @@ unsafe extern "C" fn conn_send_file(
         };
         poll(generation, waker, |context| {
             let descriptor = file.descriptor()?;
-            connection.poll_send_file(context, descriptor.as_fd(), offset, length).map_ok(count)
+            let warm = |length| file.warm(offset, length);
+            connection
+                .poll_send_file(context, descriptor.as_fd(), offset, length, warm)
+                .map_ok(count)
         })
     })
 }
@@ -298,19 +317,7 @@ unsafe extern "C" fn conn_option(
 ) -> Code {
     with::<Connection>(id, connection, |_, connection| match connection.set_option(option, value) {
         Ok(()) => code::READY,
-        Err(error) => errno(&error),
-    })
-}
-
-/// Calls `f` with what the handle stands for.
-fn with<T: Held>(
-    id: InstanceId,
-    handle: Handle,
-    f: impl FnOnce(&Rc<Generation>, &T) -> Code,
-) -> Code {
-    current(id, |generation| match generation.handles.get::<T>(handle) {
-        Ok(held) => f(generation, &held),
-        Err(code) => code,
+        Err(error) => failure(&error),
     })
 }
 
@@ -324,27 +331,4 @@ fn done(
     with::<Connection>(id, connection, |generation, connection| {
         poll(generation, waker, |context| step(connection, context).map_ok(|()| code::READY))
     })
-}
-
-fn poll(
-    generation: &Generation,
-    waker: Waker,
-    step: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<Code>>,
-) -> Code {
-    // SAFETY: The waker is as the ABI says; the callback's caller promises it.
-    unsafe {
-        with_waker(generation, waker, |waker| match step(&mut Context::from_waker(waker)) {
-            Poll::Pending => code::PENDING,
-            Poll::Ready(Ok(code)) => code,
-            Poll::Ready(Err(error)) => errno(&error),
-        })
-    }
-}
-
-fn count(count: usize) -> Code {
-    Code::try_from(count).unwrap_or(Code::MAX)
-}
-
-fn errno(error: &io::Error) -> Code {
-    code::from_errno(error.raw_os_error().unwrap_or(libc::EIO))
 }
