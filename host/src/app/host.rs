@@ -1,7 +1,7 @@
 //! The running host as the monitor's commands see and change it.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     path::PathBuf,
     rc::Rc,
     time::{Duration, Instant},
@@ -11,7 +11,10 @@ use tokio::sync::Notify;
 
 use crate::{
     app::check,
-    config::{Config, Diagnostics, Instance},
+    config::{
+        Config, Diagnostics, Instance,
+        limits::{LIMITS, Scope},
+    },
     http::route::RouteKind,
     monitor::{
         command::Role,
@@ -36,7 +39,7 @@ use crate::{
 pub struct Host {
     /// What it runs.
     pub registry: Rc<Registry>,
-    config: Rc<Config>,
+    config: RefCell<Rc<Config>>,
     begun: Instant,
     is_stopping: Cell<bool>,
     stop: Notify,
@@ -47,7 +50,7 @@ impl Host {
     pub fn new(config: Rc<Config>, registry: Rc<Registry>) -> Host {
         Host {
             registry,
-            config,
+            config: RefCell::new(config),
             begun: Instant::now(),
             is_stopping: Cell::new(false),
             stop: Notify::new(),
@@ -71,7 +74,7 @@ impl Host {
     /// The refusals of those that failed.
     pub async fn load_configured(&self) -> Vec<Refused> {
         let mut refused = Vec::new();
-        for spec in self.config.instances.iter().filter(|spec| spec.enabled) {
+        for spec in self.config().instances.iter().filter(|spec| spec.enabled) {
             if let Err(reason) = lifecycle::load(&self.registry, spec.clone()).await {
                 refused.push(reason);
             }
@@ -81,7 +84,7 @@ impl Host {
 
     /// Drains and unloads everything, within `shutdown_ms_max`.
     pub async fn unload_all(&self) {
-        let limit = Duration::from_millis(self.config.limits.shutdown_ms_max);
+        let limit = Duration::from_millis(self.config().limits.shutdown_ms_max);
         let mut leaving = tokio::task::JoinSet::new();
         for generation in self.registry.instances().iter().filter_map(|instance| instance.current())
         {
@@ -98,7 +101,7 @@ impl Host {
 
     fn find(&self, name: &str) -> Result<Rc<instance::Instance>, Refusal> {
         self.registry.instance(name).ok_or_else(|| {
-            let known = match self.config.instance(name) {
+            let known = match self.config().instance(name) {
                 Some(_) => format!("; it is configured, `load {name}` starts it"),
                 None => "; `plugins` shows those that there are".to_owned(),
             };
@@ -182,7 +185,8 @@ impl Host {
         library: Option<PathBuf>,
     ) -> Result<UpgradeOutcome, Refusal> {
         let instance = self.find(&name)?;
-        let library = library.unwrap_or_else(|| self.config.library_file(&instance.spec.borrow()));
+        let library =
+            library.unwrap_or_else(|| self.config().library_file(&instance.spec.borrow()));
         let from =
             instance.current().map(|current| current.manifest.version.clone()).unwrap_or_default();
         Ok(match upgrade::upgrade(&instance, &library).await {
@@ -207,20 +211,51 @@ impl Host {
         })
     }
 
+    /// Reads the configuration file again, and puts it into force; one that does not hold together changes nothing.
+    pub async fn reload(&self) {
+        let config = Config::load(&self.config().source.file());
+        let config =
+            config.and_then(|config| config.check_plugins(&check::schema_of).map(|_| config));
+        match config {
+            Err(problems) => {
+                tracing::error!("the configuration is not applied:\n{}", problems.render(false));
+            }
+            Ok(config) => {
+                let outcome = self.apply_config(Rc::new(config)).await;
+                for failed in &outcome.failed {
+                    tracing::error!(instance = failed.name, "{}", failed.reason);
+                }
+                let ApplyOutcome { started, stopped, upgraded, .. } = outcome;
+                tracing::info!(?started, ?stopped, ?upgraded, "the configuration is applied");
+            }
+        }
+    }
+
+    /// Puts a configuration into force as a difference: what is the same is not touched, what listens where it did is
+    /// upgraded, and only the rest is stopped and started.
     async fn apply_config(&self, config: Rc<Config>) -> ApplyOutcome {
         let mut outcome = ApplyOutcome::default();
         let failure = |name: &str, reason: String| ApplyFailure { name: name.to_owned(), reason };
-        for instance in self.registry.instances() {
-            let wanted = config.instance(&instance.name).filter(|spec| spec.enabled);
-            let is_same = wanted.is_some_and(|spec| spec.same(&instance.spec.borrow()));
-            if is_same {
-                outcome.unchanged.push(instance.name.clone());
-            } else if instance.current().is_some() {
-                match self.unload_instance(instance.name.clone(), Pace::Drain).await {
-                    Ok(_) if wanted.is_none() => outcome.stopped.push(instance.name.clone()),
-                    Ok(_) => {}
-                    Err(reason) => outcome.failed.push(failure(&instance.name, reason.0)),
+        let wanted = |name: &str| config.instance(name).filter(|spec| spec.enabled);
+        for instance in
+            self.registry.instances().iter().filter(|instance| instance.current().is_some())
+        {
+            let name = instance.name.clone();
+            let before = instance.spec.borrow().clone();
+            match wanted(&name) {
+                Some(spec) if spec.same(&before) => outcome.unchanged.push(name),
+                Some(spec) if spec.listen == before.listen => {
+                    let library = config.library_file(spec);
+                    match upgrade::reconfigure(instance, Rc::new(spec.clone()), &library).await {
+                        Ok(_) => outcome.upgraded.push(name),
+                        Err(reason) => outcome.failed.push(failure(&name, reason.0)),
+                    }
                 }
+                other => match self.unload_instance(name.clone(), Pace::Drain).await {
+                    Ok(_) if other.is_none() => outcome.stopped.push(name),
+                    Ok(_) => {}
+                    Err(reason) => outcome.failed.push(failure(&name, reason.0)),
+                },
             }
         }
         for spec in config.instances.iter().filter(|spec| spec.enabled) {
@@ -236,6 +271,8 @@ impl Host {
                 Err(reason) => outcome.failed.push(failure(&spec.name, reason.0)),
             }
         }
+        outcome.restart = needs_restart(&self.config(), &config);
+        self.config.replace(config);
         outcome
     }
 
@@ -272,6 +309,22 @@ impl Host {
     }
 }
 
+/// The settings that differ and that only a restart puts into force.
+fn needs_restart(before: &Config, after: &Config) -> Vec<String> {
+    let differs = [
+        ("[monitor] socket", before.monitor_socket != after.monitor_socket),
+        ("[host] state_dir", before.state_dir != after.state_dir),
+        ("[host.limits] of the whole host", host_limits(before) != host_limits(after)),
+        ("[log] format", before.log.format != after.log.format),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
+}
+
+fn host_limits(config: &Config) -> Vec<u64> {
+    let of_host = LIMITS.iter().filter(|limit| limit.scope == Scope::Host);
+    of_host.map(|limit| (limit.get)(&config.limits)).collect()
+}
+
 fn refusal(refused: Refused) -> Refusal {
     Refusal(refused.0)
 }
@@ -286,7 +339,7 @@ impl Control for Host {
             pid: std::process::id(),
             state: if self.is_stopping.get() { "draining" } else { "running" }.to_owned(),
             uptime_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            config: self.config.source.file().display().to_string(),
+            config: self.config().source.file().display().to_string(),
             instances: self.registry.instances().len() as u64,
             connections: self.registry.connections.list().len() as u64,
             connections_total: self.registry.connections.id_last(),
@@ -382,7 +435,7 @@ impl Control for Host {
     }
 
     fn config(&self) -> Rc<Config> {
-        self.config.clone()
+        self.config.borrow().clone()
     }
 
     fn load(&self, instance: Instance) -> Later<'_, Result<InstanceStatus, Refusal>> {

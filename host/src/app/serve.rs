@@ -12,7 +12,7 @@ use crate::{
     config::{Config, LogFormat},
     log::{self, Log},
     monitor::{Monitor, control::Control},
-    plugin::{interpose, pool::Pool, registry::Registry},
+    plugin::{interpose, pool::Pool, quarantine, registry::Registry},
 };
 
 /// Serves until a signal or the monitor ends it.
@@ -52,10 +52,12 @@ async fn serve_on_loop(
     let (registry, posts) = Registry::new(config.clone(), Rc::new(pool), watchdog.stalls());
     tokio::task::spawn_local(registry.clone().deliver(posts));
     tokio::task::spawn_local(thread_ends(registry.clone()));
+    tokio::task::spawn_local(quarantine::watch(registry.clone()));
     let host = Rc::new(Host::new(config.clone(), registry));
     // Before the socket is there, so that whoever sees it can already send a signal.
     let signals = end_signal()?;
     let monitor = Monitor::bind(&config.monitor_socket, host.clone(), log, config.limits.clone())?;
+    tokio::task::spawn_local(reload_at_signal(host.clone())?);
     let refused = host.load_configured().await;
     for reason in &refused {
         tracing::error!("{reason}");
@@ -82,6 +84,18 @@ async fn serve_on_loop(
     monitor.serve(stop).await;
     tracing::info!("medusa has stopped");
     Ok(())
+}
+
+/// Reads the configuration again at each SIGHUP, and puts it into force if it holds together.
+fn reload_at_signal(host: Rc<Host>) -> Result<impl Future<Output = ()>, String> {
+    let hangup = signal(SignalKind::hangup());
+    let mut hangup = hangup.map_err(|error| format!("cannot wait for signals: {error}"))?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: reading the configuration again");
+            host.reload().await;
+        }
+    })
 }
 
 /// Has pinned libraries looked at again whenever a thread of a plugin's has ended.

@@ -44,6 +44,8 @@ pub struct Exchange {
     /// A copy of the head, once one is needed: for a second handler, or for observers.
     head: RefCell<Option<Rc<OwnedHead>>>,
     request_body: Option<Rc<PluginBody>>,
+    /// Whether the body ends with this exchange; a filter's own calls share that of the request.
+    owns_body: bool,
     /// Whom the answer comes from: its future while it is asked, and its handle of the request.
     future: RefCell<Option<Rc<PluginFuture>>>,
     answering: RefCell<Option<Answering>>,
@@ -87,6 +89,15 @@ pub struct Start<'a> {
     pub sink: HeadSink,
 }
 
+/// Where an exchange begins, and with which body.
+struct Plan {
+    chain: Rc<Matches>,
+    at: usize,
+    body: Option<Rc<PluginBody>>,
+    owns_body: bool,
+    observed: bool,
+}
+
 impl Exchange {
     /// Starts an exchange for `asking` at a site. `chain` is what its request matches.
     ///
@@ -99,26 +110,28 @@ impl Exchange {
         start: Start<'_>,
         waker: &Waker,
     ) -> Result<Handle, Code> {
-        let body = PluginBody::new(asking, start.body).map(Rc::new);
-        let observed = site.has_observers();
-        Exchange::begin(asking, site, (Rc::new(chain), 0), body.clone(), observed, &start, waker)
-            .inspect_err(|_| {
-                if let Some(body) = body {
-                    body.disown();
-                }
-            })
+        let plan = Plan {
+            chain: Rc::new(chain),
+            at: 0,
+            body: PluginBody::new(asking, start.body).map(Rc::new),
+            owns_body: true,
+            observed: site.has_observers(),
+        };
+        Exchange::begin(asking, site, plan, &start, waker)
     }
 
     fn begin(
         asking: &Rc<Generation>,
         site: &Rc<Site>,
-        (chain, at): (Rc<Matches>, usize),
-        request_body: Option<Rc<PluginBody>>,
-        observed: bool,
+        plan: Plan,
         start: &Start<'_>,
         waker: &Waker,
     ) -> Result<Handle, Code> {
+        let Plan { chain, at, body: request_body, owns_body, observed } = plan;
         if at >= chain.routes.len() {
+            if let Some(body) = request_body.filter(|_| owns_body) {
+                body.disown();
+            }
             return Err(code::NOT_FOUND);
         }
         let this = Rc::new(Exchange {
@@ -128,6 +141,7 @@ impl Exchange {
             at: Cell::new(at),
             head: RefCell::new(observed.then(|| Rc::new(OwnedHead::copy(start.head)))),
             request_body,
+            owns_body,
             future: RefCell::default(),
             answering: RefCell::default(),
             sink: Cell::new(None),
@@ -138,17 +152,24 @@ impl Exchange {
             observed,
         });
         match this.drive(Some(start.head), start.sink, waker) {
-            code @ (code::READY | code::PENDING) => {
-                let handle = asking.handles.insert(this.clone(), u64::MAX);
-                handle
-                    .inspect_err(|_| this.clear(code))
-                    .map_err(|_| asking.limited("connections_per_instance_max"))
-            }
+            code::READY | code::PENDING => asking
+                .handles
+                .insert(this.clone(), u64::MAX)
+                .inspect_err(|code| this.give_up(*code)),
             code => {
-                this.clear(code);
+                this.give_up(code);
                 Err(code)
             }
         }
+    }
+
+    /// Ends an exchange that could not be started: its body goes back to whoever brought it.
+    fn give_up(&self, code: Code) {
+        if let Some(body) = self.request_body.as_ref().filter(|_| self.owns_body) {
+            body.disown();
+        }
+        self.ended.set(true);
+        self.clear(code);
     }
 
     /// Goes on with an exchange whose head was not ready.
@@ -200,9 +221,7 @@ impl Exchange {
                 inner.cancel();
             }
         }
-        if let Some(body) = &self.request_body
-            && Rc::strong_count(body) <= 2
-        {
+        if let Some(body) = self.request_body.as_ref().filter(|_| self.owns_body) {
             body.end(code);
         }
         drop(self.answering.take());
@@ -414,28 +433,15 @@ impl Request {
         waker: &Waker,
     ) -> Result<Handle, Code> {
         let exchange = &self.exchange;
-        let chain = (exchange.chain.clone(), self.behind);
-        match PluginBody::new(filter, start.body).map(Rc::new) {
-            Some(body) => Exchange::begin(
-                filter,
-                &exchange.site,
-                chain,
-                Some(body.clone()),
-                false,
-                &start,
-                waker,
-            )
-            .inspect_err(|_| body.disown()),
-            None => Exchange::begin(
-                filter,
-                &exchange.site,
-                chain,
-                exchange.request_body.clone(),
-                false,
-                &start,
-                waker,
-            ),
-        }
+        let own = PluginBody::new(filter, start.body).map(Rc::new);
+        let plan = Plan {
+            chain: exchange.chain.clone(),
+            at: self.behind,
+            owns_body: own.is_some(),
+            body: own.or_else(|| exchange.request_body.clone()),
+            observed: false,
+        };
+        Exchange::begin(filter, &exchange.site, plan, &start, waker)
     }
 }
 

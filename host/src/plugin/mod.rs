@@ -18,6 +18,7 @@ pub mod off_loop;
 pub mod offer;
 pub mod owned;
 pub mod pool;
+pub mod quarantine;
 pub mod registry;
 pub mod route;
 pub mod serve;

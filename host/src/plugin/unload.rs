@@ -163,6 +163,11 @@ fn gone(generation: &Rc<Generation>) {
     generation.instance.remove_generation(generation);
     generation.metrics.borrow_mut().clear();
     OffLoop::forget(generation.id);
+    let instance = &generation.instance;
+    // Somebody who loads or unloads it now sees to it himself.
+    if instance.generations().is_empty() && instance.turn.try_lock().is_ok() {
+        instance.registry.remove(&instance.name);
+    }
 }
 
 /// What keeps a generation mapped, for people; `None` if it can go.
@@ -252,10 +257,6 @@ async fn look_again(generation: &Rc<Generation>, stage: Stage, mut running: usiz
             generation.stop();
         }
         Box::pin(unmap(generation)).await;
-        let instance = &generation.instance;
-        if instance.generations().is_empty() && instance.turn.try_lock().is_ok() {
-            instance.registry.remove(&instance.name);
-        }
         return;
     }
 }

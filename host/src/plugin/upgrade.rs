@@ -6,11 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::plugin::{
-    generation::Generation,
-    instance::Instance,
-    lifecycle::{self, Refused, busy},
-    unload,
+use crate::{
+    config,
+    plugin::{
+        generation::Generation,
+        instance::Instance,
+        lifecycle::{self, Refused, busy},
+        unload,
+    },
 };
 
 /// What an upgrade did.
@@ -26,6 +29,21 @@ pub struct Upgraded {
     pub drained: u64,
     /// How long the loop did nothing but switch, in microseconds.
     pub pause_us: u64,
+}
+
+/// Upgrades an instance to another configuration that listens where the present one does.
+///
+/// # Errors
+/// Why it goes on as it was.
+pub async fn reconfigure(
+    instance: &Rc<Instance>,
+    spec: Rc<config::Instance>,
+    library: &Path,
+) -> Result<Upgraded, Refused> {
+    let before = instance.spec.replace(spec);
+    upgrade(instance, library).await.inspect_err(|_| {
+        instance.spec.replace(before);
+    })
 }
 
 /// Upgrades an instance from a library. The old generation finishes what it has in flight, and is unmapped in the background.
