@@ -234,6 +234,26 @@ impl Client {
     }
 }
 
+/// Connects, sends these bytes and the end, and returns everything that comes back until the peer's end: a whole
+/// conversation with a server of a simple protocol.
+///
+/// # Panics
+///
+/// When the connection is refused or breaks, or nothing comes for half a minute.
+#[must_use]
+#[track_caller]
+pub fn exchange(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut client = Client::connect(address);
+    client.send(bytes);
+    client.finish_sending();
+    let mut answer = Vec::new();
+    client
+        .stream
+        .read_to_end(&mut answer)
+        .unwrap_or_else(|error| panic!("cannot read from {address}: {error}"));
+    answer
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Client {{ {:?}, unread: {} }}", self.stream, Broken::shown(&self.unread))

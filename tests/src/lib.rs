@@ -25,7 +25,7 @@ mod wait;
 
 pub use ctl::CtlOutput;
 pub use folder::Folder;
-pub use http::{Client, End};
+pub use http::{Client, End, exchange};
 pub use http_parse::{Broken, Response};
 pub use process::{Descriptor, Mapping, Process, Thread};
 pub use server::Server;

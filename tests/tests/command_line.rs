@@ -44,6 +44,8 @@ fn each_way_to_fail_has_its_status() {
     assert_eq!(server.ctl(["unload"]).status, 2);
     server.ctl(["unload", "nobody"]).refused("nobody");
     server.ctl(["load", "nobody"]).refused("nobody");
+    server.ctl(["load", "nobody", "--library", "./nothing.so"]).refused("nothing.so");
+    server.ctl(["load", "nobody", "--library", "nothing"]).refused("nothing");
     assert_eq!(server.ctl_json(["plugins"]).as_array().map(Vec::len), Some(0));
 }
 

@@ -79,7 +79,7 @@ fn invitation(tree: &Tree, port: u16) -> String {
     if tree.has_plugin("echo") {
         text.push_str("\n  ctl load echo --library echo --listen 127.0.0.1:7007\n");
         text.push_str(
-            "  curl telnet://127.0.0.1:7007                       # type; it answers; ^C leaves\n",
+            "  curl -N telnet://127.0.0.1:7007                    # type; it answers; ^C leaves\n",
         );
         text.push_str("  ctl unload echo\n");
     }
