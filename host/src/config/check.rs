@@ -75,11 +75,16 @@ fn attachments(instances: &[Instance], problems: &mut Diagnostics) {
 
 /// The way from an instance back to itself, if there is one. Each member of a cycle is told; who only leads into one is not.
 fn cycle(start: &Instance, by_name: &HashMap<&str, &Instance>) -> Option<String> {
+    const SHOWN_MAX: usize = 8;
     let mut way = vec![start.name.as_str()];
     let mut at = start;
     for _ in 0..by_name.len() {
         at = by_name.get(at.attach.as_deref()?)?;
-        way.push(&at.name);
+        if way.len() < SHOWN_MAX {
+            way.push(&at.name);
+        } else if way.len() == SHOWN_MAX {
+            way.push("…");
+        }
         if at.name == start.name {
             return Some(way.join(" > "));
         }

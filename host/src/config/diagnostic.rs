@@ -8,6 +8,9 @@ use annotate_snippets::{
 
 use crate::config::source::{Source, Span};
 
+/// How many problems are shown; a file with more is not the right file.
+const SHOWN_MAX: usize = 50;
+
 /// All problems of one text, in the order of their places.
 #[derive(Clone)]
 pub struct Diagnostics {
@@ -67,9 +70,12 @@ impl Diagnostics {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() }
             .decor_style(DecorStyle::Ascii);
         let mut text = String::new();
-        for diagnostic in &self.list {
+        for diagnostic in self.list.iter().take(SHOWN_MAX) {
             text += &diagnostic.render(&self.source, &renderer);
             text += "\n\n";
+        }
+        if self.list.len() > SHOWN_MAX {
+            text += &format!("and {} more\n\n", self.list.len() - SHOWN_MAX);
         }
         text
     }
@@ -163,6 +169,16 @@ mod tests {
                         = help: did you mean `plugin_dir`?\n\n";
         assert_eq!(diagnostics.render(false), expected);
         assert!(diagnostics.render(true).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn no_more_are_shown_than_anybody_reads() {
+        let source = Source::new("medusa.toml", "/", "x");
+        let mut diagnostics = Diagnostics::new(&source);
+        (0..1000).for_each(|_| diagnostics.push(Diagnostic::new(0..1, "wrong", "mend it")));
+        let text = diagnostics.render(false);
+        assert_eq!(text.matches("error: wrong").count(), SHOWN_MAX);
+        assert!(text.contains("and 950 more"), "{text}");
     }
 
     #[test]
