@@ -23,9 +23,13 @@ pub struct Quota {
     name: &'static str,
     max: Cell<usize>,
     used: Cell<usize>,
-    /// Those who wait for room: a listener each.
-    waiting: RefCell<Vec<Waker>>,
+    /// Those who wait for room.
+    waiting: RefCell<Vec<Weak<Waiting>>>,
 }
+
+/// Somebody who waits for room, with the newest waker. It is gone with its owner, whoever still has no room for it.
+#[derive(Debug, Default)]
+pub struct Waiting(RefCell<Option<Waker>>);
 
 /// Room for one connection, in the host's quota and in an instance's. Dropping it gives it back.
 #[derive(Debug)]
@@ -134,14 +138,20 @@ impl Connections {
         Ok(Place { table: self.0.clone(), quota: quota.clone(), slot: Cell::new(None) })
     }
 
-    /// As [`Connections::place`], and waits for room.
-    pub fn poll_place(&self, cx: &mut Context<'_>, quota: &Rc<Quota>) -> Poll<Place> {
+    /// As [`Connections::place`], and waits for room; `waiting` is the caller's own.
+    pub fn poll_place(
+        &self,
+        cx: &mut Context<'_>,
+        quota: &Rc<Quota>,
+        waiting: &Rc<Waiting>,
+    ) -> Poll<Place> {
         if let Ok(place) = self.place(quota) {
             return Poll::Ready(place);
         }
+        waiting.0.replace(Some(cx.waker().clone()));
         for quota in [&self.0.quota, quota] {
             if quota.is_full() {
-                quota.wait(cx.waker());
+                quota.wait(waiting);
             }
         }
         Poll::Pending
@@ -202,10 +212,11 @@ impl Quota {
         self.used.get() >= self.max.get()
     }
 
-    fn wait(&self, waker: &Waker) {
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|other| other.will_wake(waker)) {
-            waiting.push(waker.clone());
+    fn wait(&self, waiting: &Rc<Waiting>) {
+        let mut all = self.waiting.borrow_mut();
+        all.retain(|other| other.strong_count() > 0);
+        if !all.iter().any(|other| std::ptr::eq(other.as_ptr(), Rc::as_ptr(waiting))) {
+            all.push(Rc::downgrade(waiting));
         }
     }
 
@@ -213,8 +224,11 @@ impl Quota {
         if self.is_full() || self.waiting.borrow().is_empty() {
             return;
         }
-        for waker in self.waiting.take() {
-            waker.wake();
+        for waiting in self.waiting.take() {
+            let waker = waiting.upgrade().and_then(|waiting| waiting.0.take());
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::{
 use crate::net::{
     address::Address,
     connection::Connection,
-    connections::{Connections, Owner, Place, Quota, State},
+    connections::{Connections, Owner, Place, Quota, State, Waiting},
     entry::{self, Entry},
     stream::Stream,
 };
@@ -33,6 +33,8 @@ use crate::net::{
 pub struct Listener {
     socket: Bound,
     address: Address,
+    /// For room for another connection.
+    waiting: Rc<Waiting>,
     /// While it lasts, nothing is accepted.
     pause: RefCell<Option<Pin<Box<Sleep>>>>,
     /// When it was last said that nothing can be accepted.
@@ -94,7 +96,13 @@ impl Listener {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let failed = |error| ListenError { address: address.clone(), error };
         let (socket, address) = bind(address, backlog).map_err(failed)?;
-        Ok(Listener { socket, address, pause: RefCell::default(), said: Cell::new(None) })
+        Ok(Listener {
+            socket,
+            address,
+            waiting: Rc::default(),
+            pause: RefCell::default(),
+            said: Cell::new(None),
+        })
     }
 
     /// Where it listens; the port is the real one.
@@ -142,7 +150,7 @@ impl Listener {
 
     fn poll_place(&self, cx: &mut Context<'_>, accepting: Accepting<'_>) -> Poll<Place> {
         let Accepting { connections, quota, .. } = accepting;
-        let place = connections.poll_place(cx, quota);
+        let place = connections.poll_place(cx, quota, &self.waiting);
         if place.is_pending()
             && let Err(full) = connections.place(quota)
         {

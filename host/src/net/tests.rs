@@ -8,7 +8,11 @@ use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     process::Command,
     rc::Rc,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -298,6 +302,46 @@ fn as_many_as_may_be_are_accepted_and_the_rest_waits() {
         drop(first);
         waiting.await.unwrap();
         drop(peers);
+    });
+}
+
+#[test]
+fn who_waits_for_room_is_forgotten_with_the_listener() {
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    on_loop(async {
+        let connections = Connections::new(0);
+        let listener = listen(&any_port());
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        // Each time by another waker, as by a plugin's own.
+        for _ in 0..10 {
+            let waker = Waker::from(Arc::new(Count(AtomicUsize::new(0))));
+            assert!(
+                poll_accept(&listener, &connections, &mut Context::from_waker(&waker)).is_pending()
+            );
+        }
+        let waker = Waker::from(count.clone());
+        assert!(
+            poll_accept(&listener, &connections, &mut Context::from_waker(&waker)).is_pending()
+        );
+        drop(waker);
+        assert_eq!(Arc::strong_count(&count), 2);
+        connections.quota().set_max(1);
+        assert_eq!((count.0.load(Ordering::Relaxed), Arc::strong_count(&count)), (1, 1));
+
+        connections.quota().set_max(0);
+        let waker = Waker::from(count.clone());
+        assert!(
+            poll_accept(&listener, &connections, &mut Context::from_waker(&waker)).is_pending()
+        );
+        drop((waker, listener));
+        assert_eq!(Arc::strong_count(&count), 1);
     });
 }
 
