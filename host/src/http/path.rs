@@ -275,6 +275,32 @@ mod tests {
     }
 
     #[test]
+    fn whatever_comes_its_normal_form_is_one() {
+        const ALPHABET: &[u8] = b"//..%%22eE5cCfF00aA \xff?\\";
+        let mut seed = 1_u64;
+        let mut next = |bound: usize| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % bound
+        };
+        let mut accepted = 0;
+        for _ in 0..100_000 {
+            let mut path = vec![b'/'];
+            path.extend((0..next(12)).map(|_| ALPHABET[next(ALPHABET.len())]));
+            let Ok(normal) = normalize(&path) else { continue };
+            accepted += 1;
+            assert!(normal.starts_with('/') && normal.is_ascii(), "{path:?}");
+            assert!(!normal.split('/').any(|segment| matches!(segment, "." | "..")), "{path:?}");
+            assert!(
+                matches!(normalize(normal.as_bytes()), Ok(Cow::Borrowed(again)) if again == normal),
+                "{path:?}"
+            );
+        }
+        assert!(accepted > 10_000);
+    }
+
+    #[test]
     fn mounts_match_whole_segments() {
         assert_eq!(mount_point("/").unwrap(), "");
         assert_eq!(mount_point("/dav/").unwrap(), "/dav");
