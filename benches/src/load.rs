@@ -6,7 +6,7 @@ use crate::server::Server;
 
 /// Which headers a request has.
 #[derive(Clone, Copy)]
-pub enum Headers {
+pub(crate) enum Headers {
     /// Those of a load generator: `Host` alone.
     Few,
     /// Those of a browser.
@@ -26,18 +26,18 @@ const BROWSER: &[&str] = &[
 ];
 
 /// One load.
-pub struct Load {
+pub(crate) struct Load {
     /// What is asked for.
-    pub path: &'static str,
+    pub(crate) path: &'static str,
     /// With which headers.
-    pub headers: Headers,
+    pub(crate) headers: Headers,
     /// For how long.
-    pub length: Duration,
+    pub(crate) length: Duration,
 }
 
 impl Load {
     /// Runs it, and answers the server's CPU time per request in microseconds. Every answer has to be a success.
-    pub fn cpu_us_per_request(&self, server: &Server) -> Result<f64, String> {
+    pub(crate) fn cpu_us_per_request(&self, server: &Server) -> Result<f64, String> {
         let mut wrk = Command::new("taskset");
         wrk.args(["-c", "1", "wrk", "-t1", "-c64", &format!("-d{}s", self.length.as_secs())]);
         if let Headers::Browser = self.headers {

@@ -2,7 +2,7 @@
 //!
 //! Everything is measured in one run, in rounds whose order alternates; the figures are CPU time per request of the server, as
 //! ratios to the baseline's in the same round. The server has one core, the load generator the other. Usage:
-//! `medusa-benches [ROUNDS [SECONDS]]`; wants `wrk` and `taskset`, and the release tree that `cargo xtask build` makes.
+//! `cargo xtask bench`, which builds the tree and names it in `MEDUSA_TREE`; wants `wrk` and `taskset`.
 
 mod load;
 mod server;

@@ -10,15 +10,15 @@ use std::{
 };
 
 /// A process that serves, and is killed when this is dropped.
-pub struct Server {
+pub(crate) struct Server {
     process: Child,
     /// Where it listens.
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
     /// hyper linked in statically.
-    pub fn baseline() -> Result<Server, String> {
+    pub(crate) fn baseline() -> Result<Server, String> {
         let here = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut process = pinned(&here.with_file_name("hyper-static"))
             .stdout(Stdio::piped())
@@ -31,8 +31,10 @@ impl Server {
     }
 
     /// medusa with `http` and `hello`, from the tree that `cargo xtask build` leaves.
-    pub fn medusa() -> Result<Server, String> {
-        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/medusa");
+    pub(crate) fn medusa() -> Result<Server, String> {
+        let tree = std::env::var_os("MEDUSA_TREE")
+            .ok_or("MEDUSA_TREE is not set; use `cargo xtask bench`")?;
+        let tree = Path::new(&tree);
         let folder = std::env::temp_dir().join(format!("medusa-bench-{}", std::process::id()));
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let (config, socket) = (folder.join("medusa.toml"), folder.join("medusa.sock"));
@@ -76,7 +78,7 @@ impl Server {
     }
 
     /// CPU time of its main thread so far, in nanoseconds, from the scheduler's own count.
-    pub fn cpu_ns(&self) -> Result<u64, String> {
+    pub(crate) fn cpu_ns(&self) -> Result<u64, String> {
         let id = self.process.id();
         let text = fs::read_to_string(format!("/proc/{id}/task/{id}/schedstat"))
             .map_err(|error| error.to_string())?;

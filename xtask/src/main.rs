@@ -3,6 +3,7 @@
 //! A file per command. Few dependencies on purpose: this crate is compiled before anything else can happen.
 
 mod arguments;
+mod bench;
 mod build;
 mod cargo;
 mod new_plugin;
@@ -32,6 +33,8 @@ cargo xtask COMMAND
         [--path DIR]
   tidy                         check layers, file heads, unsafe code, documents and links
   soak [NAME] [--list]         run the tests with their full counts and record the outcome under benches/runs
+  bench [--rounds N]           measure beside hyper linked in statically (wants wrk), and record it there too
+        [--seconds N]
 ";
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn run(words: Vec<String>) -> Result<()> {
         Some("new-plugin") => new_plugin::run(arguments),
         Some("tidy") => tidy::run(arguments),
         Some("soak") => soak::run(arguments),
+        Some("bench") => bench::run(arguments),
         None | Some("help") => {
             print!("{HELP}");
             Ok(())

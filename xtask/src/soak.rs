@@ -108,6 +108,6 @@ pub(crate) fn machine(workspace: &Workspace) -> String {
 }
 
 /// Today, as 2026-01-31.
-fn date() -> Result<String> {
+pub(crate) fn date() -> Result<String> {
     Ok(output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?.trim().to_owned())
 }
