@@ -42,6 +42,10 @@ pub async fn unload(generation: &Rc<Generation>, drain: Duration) -> Result<Unlo
     let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&instance.name)) };
     instance.close_listeners();
     lifecycle::deactivate(generation);
+    // Loaded again, it is the newest once more.
+    for site in instance.registry.sites.sites().values() {
+        site.forget(&instance.name);
+    }
     let unloaded = retire(generation, drain).await;
     if instance.generations().is_empty() {
         instance.registry.remove(&instance.name);
