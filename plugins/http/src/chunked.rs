@@ -1,0 +1,176 @@
+//! The framing of a chunked body, byte by byte (RFC 9112 section 7.1): sizes, extensions, trailers. What the data is
+//! does not matter here.
+
+use crate::refusal::Refusal;
+
+/// Bytes of chunk extensions in one body; nobody uses them but attackers.
+const EXTENSION_BYTES_MAX: u32 = 4096;
+
+/// How far a chunked body has come.
+#[derive(Debug)]
+pub(crate) struct Chunked {
+    state: State,
+    /// Bytes of data that may still come.
+    data_left: u64,
+    /// Bytes of trailers that may still come.
+    trailer_left: usize,
+    extension_left: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// In the size, of which so many digits have come.
+    Size {
+        digits: u8,
+        size: u64,
+    },
+    /// In an extension.
+    Extension {
+        size: u64,
+    },
+    /// Before the LF of the size's line.
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
+    DataCr,
+    DataLf,
+    /// At the beginning of a line after the last chunk.
+    TrailerLine,
+    /// In a line of trailers.
+    Trailer,
+    TrailerLf,
+    /// Before the last LF.
+    EndLf,
+}
+
+impl Chunked {
+    /// A body that begins now.
+    pub(crate) fn new(data_bytes_max: u64, trailer_bytes_max: usize) -> Chunked {
+        Chunked {
+            state: State::Size { digits: 0, size: 0 },
+            data_left: data_bytes_max,
+            trailer_left: trailer_bytes_max,
+            extension_left: EXTENSION_BYTES_MAX,
+        }
+    }
+
+    /// Judges `bytes`. Answers how many of them belong to the body, if it ends in them.
+    ///
+    /// # Errors
+    /// How many bytes are good, and what is wrong with the next.
+    pub(crate) fn judge(&mut self, bytes: &[u8]) -> Result<Option<usize>, (usize, Refusal)> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if let State::Data { left } = self.state {
+                let used = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                let left = left - used as u64;
+                self.state = if left == 0 { State::DataCr } else { State::Data { left } };
+                at += used;
+                continue;
+            }
+            match self.step(bytes[at]) {
+                Ok(Some(state)) => self.state = state,
+                Ok(None) => return Ok(Some(at + 1)),
+                Err(refusal) => return Err((at, refusal)),
+            }
+            at += 1;
+        }
+        Ok(None)
+    }
+
+    /// The state after `byte`; `None` at the end of the body.
+    fn step(&mut self, byte: u8) -> Result<Option<State>, Refusal> {
+        Ok(Some(match (self.state, byte) {
+            (State::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
+                // 15 digits cannot overflow, and no honest body needs more.
+                if digits == 15 {
+                    return Err(Refusal::Chunk);
+                }
+                let digit = (byte as char).to_digit(16).map_or(0, u64::from);
+                State::Size { digits: digits + 1, size: size * 16 + digit }
+            }
+            (State::Size { digits: 0, .. }, _) => return Err(Refusal::Chunk),
+            (State::Size { size, .. } | State::Extension { size }, b'\r') => State::SizeLf { size },
+            (State::Size { size, .. }, b';') => State::Extension { size },
+            (State::Extension { size }, b' '..=0x7e | b'\t') => {
+                self.extension_left = self.extension_left.checked_sub(1).ok_or(Refusal::Chunk)?;
+                State::Extension { size }
+            }
+            (State::SizeLf { size: 0 }, b'\n') => State::TrailerLine,
+            (State::SizeLf { size }, b'\n') => {
+                self.data_left = self.data_left.checked_sub(size).ok_or(Refusal::BodyTooLong)?;
+                State::Data { left: size }
+            }
+            (State::DataCr, b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Size { digits: 0, size: 0 },
+            (State::TrailerLine, b'\r') => State::EndLf,
+            (State::TrailerLine, b' ' | b'\t' | b'\n') => return Err(Refusal::Chunk),
+            (State::Trailer, b'\r') => State::TrailerLf,
+            (State::TrailerLine | State::Trailer, b'\t' | b' '..=0x7e | 0x80..) => {
+                self.trailer_left = self.trailer_left.checked_sub(1).ok_or(Refusal::HeadTooLong)?;
+                State::Trailer
+            }
+            (State::TrailerLf, b'\n') => State::TrailerLine,
+            (State::EndLf, b'\n') => return Ok(None),
+            _ => return Err(Refusal::Chunk),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of `input`, whole and byte by byte.
+    fn check(input: &str, expected: Result<Option<usize>, (usize, Refusal)>) {
+        let mut chunked = Chunked::new(20, 20);
+        assert_eq!(chunked.judge(input.as_bytes()), expected, "{input:?}");
+        let mut chunked = Chunked::new(20, 20);
+        let found = input.as_bytes().iter().enumerate().find_map(|(at, byte)| {
+            match chunked.judge(&[*byte]) {
+                Ok(None) => None,
+                Ok(Some(used)) => Some(Ok(Some(at + used))),
+                Err((used, refusal)) => Some(Err((at + used, refusal))),
+            }
+        });
+        assert_eq!(found.unwrap_or(Ok(None)), expected, "{input:?} byte by byte");
+    }
+
+    #[test]
+    fn chunks_are_exact() {
+        check("0\r\n\r\nrest", Ok(Some(5)));
+        check("3\r\nabc\r\nA\r\n0123456789\r\n000\r\n\r\n", Ok(Some(30)));
+        check("1;a=b; c=\"d\"\r\nx\r\n0;z\r\n\r\n", Ok(Some(24)));
+        check("0\r\nX: y\r\nZ: \u{e4}\r\n\r\n", Ok(Some(18)));
+        check("3\r\nab", Ok(None));
+        check("x", Err((0, Refusal::Chunk)));
+        check("\r\n", Err((0, Refusal::Chunk)));
+        check("+1\r\n", Err((0, Refusal::Chunk)));
+        check("0x1\r\n", Err((1, Refusal::Chunk)));
+        check("1 \r\n", Err((1, Refusal::Chunk)));
+        check("1\nx", Err((1, Refusal::Chunk)));
+        check("1;a\nx", Err((3, Refusal::Chunk)));
+        check("1\rx", Err((2, Refusal::Chunk)));
+        check("1\r\nxy", Err((4, Refusal::Chunk)));
+        check("1\r\nx\n", Err((4, Refusal::Chunk)));
+        check("1\r\nx\r\n\r\n", Err((6, Refusal::Chunk)));
+        check("0\r\n\n", Err((3, Refusal::Chunk)));
+        check("0\r\nX: y\n", Err((7, Refusal::Chunk)));
+        check("0\r\nX: y\r\n z\r\n", Err((9, Refusal::Chunk)));
+        check("0\r\n\rX", Err((4, Refusal::Chunk)));
+        check("1000000000000000", Err((15, Refusal::Chunk)));
+    }
+
+    #[test]
+    fn bodies_have_limits() {
+        check("14\r\n", Ok(None));
+        check("15\r\n", Err((3, Refusal::BodyTooLong)));
+        check("a\r\n0123456789\r\nb\r\n", Err((17, Refusal::BodyTooLong)));
+        check("0\r\nX: 012345678901234567890\r\n", Err((23, Refusal::HeadTooLong)));
+        let long = format!("1;{}", "a".repeat(5000));
+        check(&long, Err((2 + 4096, Refusal::Chunk)));
+    }
+}

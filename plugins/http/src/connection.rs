@@ -1,0 +1,223 @@
+//! One connection from its first byte to its end: hyper is polled by hand, so that in the same turn it can be seen whether
+//! anything is in flight, and no timer is made per request.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{body::Body, service::service_fn};
+use medusa_plugin_api::{Connection, Instant, Result};
+
+use crate::{
+    alarm::Alarm, io::Io, linger, refusal::Refusal, server::Server, service::answer, watch::Watch,
+};
+
+/// A new connection that the draining finds before its first request gets this long to send it: its client could not know
+/// that a request which is refused so can be sent again.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
+
+/// A client that has ended its half may wait for its response, or may have gone: nobody can tell. A handler gets this long
+/// to answer it.
+const ENDED_WAIT: Duration = Duration::from_secs(2);
+
+/// How a connection ends.
+enum End {
+    /// In good order, after the last response.
+    Done,
+    /// In good order, with nothing in flight.
+    Idle,
+    /// With a page of our own as the last response.
+    Refuse(Refusal),
+    /// With a reset: the client must not take what it has for a whole response.
+    Abort,
+}
+
+/// What is to happen if nothing else does.
+#[derive(Clone, Copy)]
+enum Deadline {
+    CloseIdle,
+    RefuseHead,
+    RefuseBody,
+    Abort,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(conn: Connection, server: Rc<Server>) -> Result<()> {
+    let watch = Rc::new(Watch::new(conn, server.clone())?);
+    let Some(place) = server.join() else {
+        return linger::refuse(&watch, Refusal::TooManyConnections).await;
+    };
+    let end = drive(&watch, &place).await;
+    drop(place);
+    match end {
+        End::Done => linger::close(&watch).await,
+        End::Idle => linger::close_idle(&watch).await,
+        End::Refuse(refusal) => linger::refuse(&watch, refusal).await,
+        End::Abort => {
+            watch.abort();
+            Ok(())
+        }
+    }
+}
+
+/// Lets hyper work until the connection is to end.
+async fn drive(watch: &Rc<Watch>, place: &crate::server::Place) -> End {
+    let service = service_fn(|request| answer(request, watch.clone()));
+    let connection = watch.server.http1.serve_connection(Io(watch.clone()), service);
+    let mut connection = pin!(connection);
+    let mut alarm = Alarm::default();
+    let mut presence = Presence::default();
+    poll_fn(|context| {
+        place.keep_waker(context.waker());
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(context) {
+                return Poll::Ready(ended(watch, result));
+            }
+            let now = Instant::now();
+            presence.note(watch, now);
+            if let Some(end) = end_when_idle(watch, now) {
+                return Poll::Ready(end);
+            }
+            if drain_leftover(watch, context) {
+                continue;
+            }
+            if is_abandoned(watch, now, context) {
+                return Poll::Ready(End::Abort);
+            }
+            match due(watch, &mut alarm, now, context) {
+                None => return Poll::Pending,
+                Some(Deadline::CloseIdle) => return Poll::Ready(End::Idle),
+                Some(Deadline::RefuseHead) => {
+                    return Poll::Ready(End::Refuse(Refusal::HeadTimeout));
+                }
+                Some(Deadline::Abort) => return Poll::Ready(End::Abort),
+                Some(Deadline::RefuseBody) => watch.refuse_body(Refusal::BodyTimeout),
+            }
+        }
+    })
+    .await
+}
+
+/// Finds out when a connection was last busy, at the price of one look at the clock per turn.
+#[derive(Default)]
+struct Presence {
+    served: u64,
+    was_busy: bool,
+}
+
+impl Presence {
+    fn note(&mut self, watch: &Watch, now: Instant) {
+        let is_busy = !watch.is_idle();
+        if (self.was_busy && !is_busy) || self.served != watch.served.get() {
+            watch.idle_since.set(now);
+        }
+        self.was_busy = is_busy;
+        self.served = watch.served.get();
+    }
+}
+
+/// What hyper's end means.
+fn ended(watch: &Watch, result: hyper::Result<()>) -> End {
+    let Err(error) = result else { return End::Done };
+    tracing::debug!(connection = watch.info.id, "the connection ends: {error}");
+    // hyper has sent its own 400 then.
+    if error.is_parse() {
+        watch.server.metrics.bad_request();
+        return End::Done;
+    }
+    End::Abort
+}
+
+/// Whether the connection is to end because nothing is in flight: something was refused behind what is answered by now, or
+/// the instance drains.
+fn end_when_idle(watch: &Watch, now: Instant) -> Option<End> {
+    if !watch.is_idle() || !watch.is_answered() {
+        return None;
+    }
+    if let Some(refused) = watch.refused.get() {
+        return Some(if refused.in_body { End::Done } else { End::Refuse(refused.refusal) });
+    }
+    if !watch.server.is_draining() || !watch.is_caught_up() {
+        return None;
+    }
+    let is_new = watch.served.get() == 0 && now < watch.idle_since.get() + FIRST_REQUEST_WAIT;
+    if is_new { None } else { Some(End::Idle) }
+}
+
+/// Reads what a handler left of a request's body, so that the connection can be used again. Answers whether hyper is to be
+/// polled for it.
+fn drain_leftover(watch: &Watch, context: &mut Context<'_>) -> bool {
+    let mut slot = watch.leftover.borrow_mut();
+    let Some((body, left)) = slot.as_mut() else { return false };
+    let mut has_moved = false;
+    loop {
+        let frame = match Pin::new(&mut *body).poll_frame(context) {
+            Poll::Pending => return has_moved,
+            Poll::Ready(frame) => frame,
+        };
+        has_moved = true;
+        let Some(Ok(frame)) = frame else { break };
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match left.checked_sub(length) {
+            Some(rest) => *left = rest,
+            None => break,
+        }
+    }
+    *slot = None;
+    watch.upload_open.set(false);
+    true
+}
+
+/// The deadline that has passed, if it has; else the alarm is set for it.
+fn due(
+    watch: &Watch,
+    alarm: &mut Alarm,
+    now: Instant,
+    context: &mut Context<'_>,
+) -> Option<Deadline> {
+    let (at, deadline) = deadline(watch)?;
+    alarm.is_due(at, now, context).then_some(deadline)
+}
+
+/// What is to happen, and when, if nothing else does before. While a handler thinks and its client waits, nothing is.
+fn deadline(watch: &Watch) -> Option<(Instant, Deadline)> {
+    let timeouts = &watch.server.timeouts;
+    if watch.is_stalled.get() {
+        return Some((watch.moved_at.get() + timeouts.send, Deadline::Abort));
+    }
+    if watch.upload_open.get() && watch.read_blocked.get() && watch.refused.get().is_none() {
+        return Some((watch.moved_at.get() + timeouts.body, Deadline::RefuseBody));
+    }
+    if watch.in_service.get() {
+        return watch.ended_at.get().map(|at| (at + ENDED_WAIT, Deadline::Abort));
+    }
+    if !watch.is_idle() || !watch.is_answered() {
+        return None;
+    }
+    let idle_since = watch.idle_since.get();
+    if watch.framing.borrow().in_head() {
+        let since = watch.head_since.get().max(idle_since);
+        return Some((since + timeouts.head, Deadline::RefuseHead));
+    }
+    let wait = match watch.served.get() {
+        0 if watch.server.is_draining() => FIRST_REQUEST_WAIT,
+        0 => timeouts.head,
+        _ => timeouts.idle,
+    };
+    Some((idle_since + wait, Deadline::CloseIdle))
+}
+
+/// Whether the client is known to have gone while its request is with the handler.
+fn is_abandoned(watch: &Watch, now: Instant, context: &mut Context<'_>) -> bool {
+    if !watch.in_service.get() {
+        return false;
+    }
+    if !watch.upload_open.get() && !watch.server.is_draining() {
+        watch.poll_ahead(context, now);
+    }
+    watch.poll_hangup(context).is_ready()
+}

@@ -1,0 +1,36 @@
+//! HTTP/1.1 (RFC 9110, RFC 9112) on hyper: the server that HTTP extensions attach to.
+//!
+//! It reads requests, has the host find who answers them, and writes the responses. It knows nothing of files, sites or
+//! routes. [`framing`] refuses what hyper would let pass; [`connection`] decides how long a connection lives.
+
+mod alarm;
+mod chunked;
+mod config;
+mod connection;
+mod framing;
+mod io;
+mod linger;
+mod metrics;
+mod page;
+mod refusal;
+mod reply;
+mod server;
+mod service;
+mod upload;
+mod watch;
+
+use medusa_plugin_api::{Registrar, Result, export_plugin};
+
+use crate::{config::Settings, metrics::Metrics, server::Server};
+
+export_plugin!(load, config = Settings, kind = "http-server");
+
+fn load(registrar: &mut Registrar) -> Result<()> {
+    let settings = registrar.config::<Settings>()?;
+    let metrics = Metrics::new(registrar);
+    let server = Server::new(&settings, metrics)?;
+    let draining = server.clone();
+    registrar.on_drain(move |_deadline| draining.drain());
+    registrar.serve(move |conn| connection::serve(conn, server.clone()));
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! What the connections of one instance share: settings, limits, metrics, and who is to hear of the draining.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    task::Waker,
+    time::Duration,
+};
+
+use http::HeaderValue;
+use hyper::server::conn::http1;
+use medusa_plugin_api::{Error, Result, build_id};
+
+use crate::{config::Settings, framing::Limits, metrics::Metrics};
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// The build's name, for tests that alternate builds.
+const BUILD: &str = build_id!();
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) head: Duration,
+    pub(crate) body: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) send: Duration,
+}
+
+/// One instance of the server.
+pub(crate) struct Server {
+    pub(crate) http1: http1::Builder,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) requests_max: u64,
+    pub(crate) drain_bytes_max: u64,
+    connections_max: usize,
+    /// The value of the field `server`.
+    pub(crate) name: Option<HeaderValue>,
+    /// The path of the health check.
+    pub(crate) health: Option<String>,
+    pub(crate) metrics: Metrics,
+    /// Where bytes are read to before they are judged. One for all connections: it is empty between two turns.
+    pub(crate) scratch: RefCell<Box<[u8]>>,
+    is_draining: Cell<bool>,
+    /// Those who are to be woken when the draining begins; a free place is `None`.
+    places: RefCell<Vec<Option<Waker>>>,
+    free: RefCell<Vec<usize>>,
+}
+
+/// The place of a connection among those of its instance.
+pub(crate) struct Place {
+    server: Rc<Server>,
+    index: usize,
+}
+
+impl Server {
+    /// Nothing listens yet.
+    ///
+    /// # Errors
+    /// When a setting makes no sense.
+    pub(crate) fn new(settings: &Settings, metrics: Metrics) -> Result<Rc<Server>> {
+        let limits = Limits {
+            head_bytes_max: settings.head_bytes_max.as_usize(),
+            target_bytes_max: settings.target_bytes_max.as_usize(),
+            fields_max: usize::try_from(settings.fields_max).unwrap_or(usize::MAX),
+            body_bytes_max: settings.body_bytes_max.bytes(),
+        };
+        let name = HeaderValue::from_str(&settings.server).map_err(|_| {
+            let name = &settings.server;
+            Error::new(format!(
+                "server cannot stand in a header field: {name:?}; use visible ASCII letters"
+            ))
+        })?;
+        Ok(Rc::new(Server {
+            http1: builder(&limits),
+            limits,
+            timeouts: Timeouts {
+                head: settings.head_timeout,
+                body: settings.body_timeout,
+                idle: settings.idle_timeout,
+                send: settings.send_timeout,
+            },
+            requests_max: settings.requests_max,
+            drain_bytes_max: settings.drain_bytes_max.bytes(),
+            connections_max: usize::try_from(settings.connections_max).unwrap_or(usize::MAX),
+            name: Some(name).filter(|name| !name.is_empty()),
+            health: Some(settings.health.clone()).filter(|path| !path.is_empty()),
+            metrics,
+            scratch: RefCell::new(vec![0; READ_BYTES].into()),
+            is_draining: Cell::new(false),
+            places: RefCell::default(),
+            free: RefCell::default(),
+        }))
+    }
+
+    /// The value of `server-build`, in builds for tests.
+    pub(crate) fn build(&self) -> Option<HeaderValue> {
+        (!BUILD.is_empty()).then(|| HeaderValue::from_static(BUILD))
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    /// From now on each connection ends as soon as nothing is in flight on it.
+    pub(crate) fn drain(&self) {
+        self.is_draining.set(true);
+        for waker in self.places.borrow().iter().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// A place for one more connection, unless there are as many as there may be.
+    pub(crate) fn join(self: &Rc<Server>) -> Option<Place> {
+        let (mut places, mut free) = (self.places.borrow_mut(), self.free.borrow_mut());
+        let index = match free.pop() {
+            Some(index) => index,
+            None if places.len() >= self.connections_max => return None,
+            None => {
+                places.push(None);
+                places.len() - 1
+            }
+        };
+        self.metrics.connected();
+        Some(Place { server: self.clone(), index })
+    }
+}
+
+/// hyper as this server uses it. What takes time is timed by [`crate::connection`].
+fn builder(limits: &Limits) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        // A client that has ended its half is answered; whether it is still there at all is asked by other means.
+        .half_close(true)
+        .header_read_timeout(None)
+        // More than a head may have, so that it is the framing that refuses, with a page.
+        .max_buf_size(limits.head_bytes_max.saturating_add(2 * READ_BYTES));
+    // hyper keeps room for 100 on the stack; for more it would allocate at each request.
+    if limits.fields_max > 100 {
+        http1.max_headers(limits.fields_max);
+    }
+    http1
+}
+
+impl Place {
+    /// Remembers who is to be woken.
+    pub(crate) fn keep_waker(&self, waker: &Waker) {
+        let mut places = self.server.places.borrow_mut();
+        match &mut places[self.index] {
+            Some(kept) if kept.will_wake(waker) => {}
+            kept => *kept = Some(waker.clone()),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.server.places.borrow_mut()[self.index] = None;
+        self.server.free.borrow_mut().push(self.index);
+        self.server.metrics.disconnected();
+    }
+}

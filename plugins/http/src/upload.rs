@@ -1,0 +1,72 @@
+//! The body of a request on its way to the host.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::watch::Watch;
+
+/// A request's body. What its handler leaves of it is given back to the connection, which drains it.
+pub(crate) struct Upload {
+    body: Option<Incoming>,
+    watch: Rc<Watch>,
+}
+
+impl Upload {
+    pub(crate) fn new(body: Incoming, watch: &Rc<Watch>, is_continue_due: bool) -> Upload {
+        if body.is_end_stream() {
+            return Upload { body: None, watch: watch.clone() };
+        }
+        watch.upload_open.set(true);
+        watch.continue_due.set(is_continue_due);
+        Upload { body: Some(body), watch: watch.clone() }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(context);
+        // This first pull is what makes hyper send the 100.
+        self.watch.continue_due.set(false);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.body = None;
+            self.watch.upload_open.set(false);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take() else { return };
+        // hyper closes the connection when it sees the body dropped. So does a client that waits for a 100 which nobody
+        // wants to send, and one whose body is too long to be worth the wait.
+        let bytes_max = self.watch.server.drain_bytes_max;
+        let is_short = body.size_hint().lower() <= bytes_max;
+        if is_short && !self.watch.continue_due.get() && !body.is_end_stream() {
+            self.watch.leftover.replace(Some((body, bytes_max)));
+        } else {
+            self.watch.upload_open.set(false);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What the parts of one connection know of each other: its input and output, hyper, the request in flight.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    io::{self, IoSlice},
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use hyper::body::Incoming;
+use medusa_plugin_api::{Connection, ConnectionInfo, Instant, Result};
+
+use crate::{
+    framing::{Framing, Refused},
+    refusal::Refusal,
+    server::Server,
+};
+
+/// How much is read while a handler thinks.
+const AHEAD_BYTES: usize = 1024;
+
+/// The state of one connection, shared by [`crate::io::Io`], the service and the driver.
+pub(crate) struct Watch {
+    pub(crate) server: Rc<Server>,
+    /// `None` once it was aborted.
+    conn: RefCell<Option<Connection>>,
+    pub(crate) info: ConnectionInfo,
+    pub(crate) framing: RefCell<Framing>,
+    /// What was refused. Input is not read any more.
+    pub(crate) refused: Cell<Option<Refused>>,
+    /// A request is with its handler, which has not answered.
+    pub(crate) in_service: Cell<bool>,
+    /// The body of a response has not been sent whole.
+    pub(crate) reply_open: Cell<bool>,
+    /// The body of a request has not been read whole.
+    pub(crate) upload_open: Cell<bool>,
+    /// The client waits for 100, which has not been sent.
+    pub(crate) continue_due: Cell<bool>,
+    /// Output was written and not flushed.
+    pub(crate) dirty: Cell<bool>,
+    /// The last attempt to read had to wait.
+    pub(crate) read_blocked: Cell<bool>,
+    /// Requests that came to the service.
+    pub(crate) served: Cell<u64>,
+    /// Output waits for the client to read.
+    pub(crate) is_stalled: Cell<bool>,
+    /// When the connection came, or was last seen to be done with a request.
+    pub(crate) idle_since: Cell<Instant>,
+    /// When the head began that is not whole yet.
+    pub(crate) head_since: Cell<Instant>,
+    /// When a body last got on, or output began to wait.
+    pub(crate) moved_at: Cell<Instant>,
+    /// Input that came while a handler was thinking, for hyper to read.
+    pub(crate) ahead: RefCell<Vec<u8>>,
+    /// When the client was seen to have ended its half, or to have gone, by [`Watch::poll_ahead`].
+    pub(crate) ended_at: Cell<Option<Instant>>,
+    /// A body that its handler left unread, to be drained.
+    /// It ends early after so many more bytes.
+    pub(crate) leftover: RefCell<Option<(Incoming, u64)>>,
+}
+
+impl Watch {
+    /// The watch over a connection that is new.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub(crate) fn new(conn: Connection, server: Rc<Server>) -> Result<Watch> {
+        let now = Instant::now();
+        Ok(Watch {
+            framing: RefCell::new(Framing::new(server.limits)),
+            server,
+            info: conn.info()?,
+            conn: RefCell::new(Some(conn)),
+            refused: Cell::new(None),
+            in_service: Cell::new(false),
+            reply_open: Cell::new(false),
+            upload_open: Cell::new(false),
+            continue_due: Cell::new(false),
+            dirty: Cell::new(false),
+            read_blocked: Cell::new(false),
+            is_stalled: Cell::new(false),
+            served: Cell::new(0),
+            idle_since: Cell::new(now),
+            head_since: Cell::new(now),
+            moved_at: Cell::new(now),
+            ahead: RefCell::default(),
+            ended_at: Cell::new(None),
+            leftover: RefCell::new(None),
+        })
+    }
+
+    pub(crate) fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|conn| conn.poll_read(context, buffer))
+    }
+
+    pub(crate) fn poll_write_vectored(
+        &self,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|conn| conn.poll_write_vectored(context, pieces, false))
+    }
+
+    pub(crate) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|conn| conn.poll_flush(context))
+    }
+
+    /// Ready when the client has gone altogether.
+    pub(crate) fn poll_hangup(&self, context: &mut Context<'_>) -> Poll<()> {
+        match &*self.conn.borrow() {
+            Some(conn) => pin!(conn.hangup()).poll(context),
+            None => Poll::Ready(()),
+        }
+    }
+
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let write = |context: &mut Context<'_>| {
+                self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+            };
+            match poll_fn(write).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => bytes = &bytes[count..],
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends our half.
+    pub(crate) async fn shutdown(&self) -> io::Result<()> {
+        poll_fn(|context| self.with(|conn| conn.poll_shutdown(context))).await
+    }
+
+    /// Resets the connection.
+    pub(crate) fn abort(&self) {
+        if let Some(conn) = self.conn.take() {
+            conn.abort();
+        }
+    }
+
+    fn with<T>(
+        &self,
+        act: impl FnOnce(&mut Connection) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match &mut *self.conn.borrow_mut() {
+            Some(conn) => act(conn),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// While a handler thinks, hyper does not read. This does, so that the end of input is seen; whatever else comes is
+    /// kept for hyper.
+    pub(crate) fn poll_ahead(&self, context: &mut Context<'_>, now: Instant) {
+        let mut ahead = self.ahead.borrow_mut();
+        if self.ended_at.get().is_some() || !ahead.is_empty() {
+            return;
+        }
+        let mut bytes = [0; AHEAD_BYTES];
+        match self.poll_read(context, &mut bytes) {
+            Poll::Ready(Ok(count)) if count > 0 => ahead.extend_from_slice(&bytes[..count]),
+            Poll::Ready(_) => self.ended_at.set(Some(now)),
+            Poll::Pending => {}
+        }
+    }
+
+    /// Nothing is in flight: no request, no body either way, no unsent byte. Only true in the same turn of the loop, after
+    /// hyper was polled and had to wait.
+    pub(crate) fn is_idle(&self) -> bool {
+        !(self.in_service.get()
+            || self.reply_open.get()
+            || self.upload_open.get()
+            || self.dirty.get())
+    }
+
+    /// Every head that has come whole was served; hyper may hold back some for a turn.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.framing.borrow().heads() == self.served.get()
+    }
+
+    /// All that has come is requests that were served: no further one, and no part of one.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.is_answered() && !self.framing.borrow().in_head() && self.ahead.borrow().is_empty()
+    }
+
+    /// The response in the making is the last one on this connection.
+    pub(crate) fn is_last(&self) -> bool {
+        self.served.get() >= self.server.requests_max
+            || self.continue_due.get()
+            || self.refused.get().is_some_and(|refused| refused.in_body)
+            || (self.server.is_draining() && self.is_caught_up())
+    }
+
+    /// What is wrong with the body of the request in flight.
+    pub(crate) fn refused_body(&self) -> Option<Refusal> {
+        self.refused.get().filter(|refused| refused.in_body).map(|refused| refused.refusal)
+    }
+
+    /// The body of the request in flight is not read any more.
+    pub(crate) fn refuse_body(&self, refusal: Refusal) {
+        self.refused.set(Some(Refused { at: 0, refusal, in_body: true }));
+    }
+}
