@@ -1,0 +1,196 @@
+//! From a request to a response.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use medusa_plugin_api::{Body, Error, File, Request, Response, ResponseExt, Result, build_id};
+
+use crate::{
+    conditional::{self, Outcome, Validators},
+    etag, multipart, page,
+    parts::Parts,
+    path::{self, NoTarget},
+    range::{self, Selection},
+    site::{Found, Site},
+};
+
+/// The methods that a file knows.
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+/// The build's name, for tests that alternate builds.
+const BUILD: &str = build_id!();
+
+/// The fields that conditional.rs and range.rs look at.
+const CONDITIONS: [&str; 6] =
+    ["if-none-match", "if-modified-since", "range", "if-match", "if-unmodified-since", "if-range"];
+
+/// Answers a request, or passes it on if there is no such file.
+pub(crate) async fn answer(request: Request, site: &Site) -> Result<Response> {
+    let mut response = match path::target(request.path_beneath(), site.dot_files) {
+        Err(NoTarget::NotFound) => return Ok(Response::pass()),
+        Err(NoTarget::Malformed) => {
+            let sentence = "The path has a % that two hexadecimal digits do not follow.";
+            notice(StatusCode::BAD_REQUEST, sentence)
+        }
+        Ok(target) => match site.find(&target).await? {
+            Found::Nothing => return Ok(Response::pass()),
+            Found::Forbidden => notice(StatusCode::FORBIDDEN, "The server may not read this file."),
+            found => found_answer(request, found, site)?,
+        },
+    };
+    if !BUILD.is_empty() {
+        response.headers_mut().insert("x-medusa-build", HeaderValue::from_static(BUILD));
+    }
+    Ok(response)
+}
+
+fn found_answer(request: Request, found: Found, site: &Site) -> Result<Response> {
+    let is_head = match request.method_str() {
+        "GET" => false,
+        "HEAD" => true,
+        "OPTIONS" => {
+            return Ok(allowing(http::Response::new(Body::empty()), StatusCode::NO_CONTENT));
+        }
+        _ => {
+            let response =
+                notice(StatusCode::METHOD_NOT_ALLOWED, "Files can be read here, and no more.");
+            return Ok(allowing(response, StatusCode::METHOD_NOT_ALLOWED));
+        }
+    };
+    match found {
+        Found::File(file, content_type) => file_answer(request, file, &content_type, site, is_head),
+        Found::Listing(entries) => listing(&request, entries, is_head),
+        Found::Folder | Found::Forbidden | Found::Nothing => with_slash(&request),
+    }
+}
+
+fn allowing(response: Response, status: StatusCode) -> Response {
+    let mut response = response.with_status(status);
+    response.headers_mut().insert(header::ALLOW, ALLOW);
+    response
+}
+
+fn notice(status: StatusCode, sentence: &str) -> Response {
+    let reason = status.canonical_reason().unwrap_or("Error");
+    Response::text(page::notice(status.as_u16(), reason, sentence)).with_status(status)
+}
+
+/// The folder's own path ends in a slash, for what it links to is beneath it. A path without host and port is right
+/// whatever name and port the client came by.
+fn with_slash(request: &Request) -> Result<Response> {
+    let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = format!("{}/{query}", request.path());
+    let sentence = format!("The folder is at {location}");
+    notice(StatusCode::PERMANENT_REDIRECT, &sentence).with_header("location", &location)
+}
+
+fn listing(request: &Request, entries: Vec<page::Entry>, is_head: bool) -> Result<Response> {
+    let shown = percent_encoding::percent_decode_str(request.path()).decode_utf8_lossy();
+    let page = page::listing(&shown, entries, request.path() != "/");
+    let length = page.len();
+    let mut response = Response::html(page).with_header("cache-control", "no-cache")?;
+    if is_head {
+        *response.body_mut() = Body::empty();
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    Ok(response)
+}
+
+fn file_answer(
+    request: Request,
+    file: File,
+    content_type: &str,
+    site: &Site,
+    is_head: bool,
+) -> Result<Response> {
+    let info = file.info();
+    let (size, modified) = (info.size(), conditional::whole_seconds(info.modified_ns()));
+    let etag = etag::make(size, info.modified_ns(), info.device_and_inode().1);
+    let mut response = http::Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.reserve(8);
+    headers.insert(header::ETAG, value(&etag)?);
+    headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(modified))?);
+    if let Some(cache_control) = &site.cache_control {
+        headers.insert(header::CACHE_CONTROL, cache_control.clone());
+    }
+    let selection = if CONDITIONS.iter().all(|name| request.header_bytes(name).is_none()) {
+        Selection::Whole
+    } else {
+        let method = if is_head { Method::HEAD } else { Method::GET };
+        let file = Validators { etag: &etag, modified };
+        let fields = request.into_http().into_parts().0.headers;
+        match conditional::evaluate(&method, &fields, file) {
+            Outcome::NotModified => return Ok(response.with_status(StatusCode::NOT_MODIFIED)),
+            Outcome::Failed => {
+                let sentence = "The file is not as the request supposes.";
+                return Ok(notice(StatusCode::PRECONDITION_FAILED, sentence));
+            }
+            Outcome::Proceed => select(&fields, file, size, site, is_head),
+        }
+    };
+    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    send(response, file, content_type, selection, site, is_head)
+}
+
+/// Which part of the file is asked for. Only GET has ranges (RFC 9110 section 14.2).
+fn select(
+    fields: &HeaderMap,
+    file: Validators<'_>,
+    size: u64,
+    site: &Site,
+    is_head: bool,
+) -> Selection {
+    let mut ranges = fields.get_all(header::RANGE).iter();
+    match (ranges.next(), ranges.next()) {
+        (Some(range), None)
+            if !is_head && conditional::range_counts(fields, file, SystemTime::now()) =>
+        {
+            range::select(range.as_bytes(), size, site.ranges_max)
+        }
+        _ => Selection::Whole,
+    }
+}
+
+fn send(
+    mut response: Response,
+    file: File,
+    content_type: &str,
+    selection: Selection,
+    site: &Site,
+    is_head: bool,
+) -> Result<Response> {
+    let size = file.info().size();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, value(content_type)?);
+    match selection {
+        Selection::Whole if is_head => {
+            headers.insert(header::CONTENT_LENGTH, size.into());
+        }
+        Selection::Whole => *response.body_mut() = Body::file(file, 0, size),
+        Selection::One(span) => {
+            let content_range = multipart::content_range(span, size);
+            headers.insert(header::CONTENT_RANGE, value(&content_range)?);
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            *response.body_mut() = Body::file(file, span.start, span.length);
+        }
+        Selection::Many(spans) => {
+            let frame = multipart::frame(&spans, size, content_type, multipart::new_boundary());
+            let content_type = format!("multipart/byteranges; boundary={}", frame.boundary);
+            headers.insert(header::CONTENT_TYPE, value(&content_type)?);
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            *response.body_mut() = Body::wrap(Parts::new(file, frame, spans, site.piece_bytes));
+        }
+        Selection::Unsatisfiable => {
+            let sentence = format!("The file has {size} bytes, none of which are in the range.");
+            return notice(StatusCode::RANGE_NOT_SATISFIABLE, &sentence)
+                .with_header("content-range", &format!("bytes */{size}"));
+        }
+    }
+    Ok(response)
+}
+
+fn value(text: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(text)
+        .map_err(|_| Error::new(format!("{text:?} cannot stand in a header field")))
+}
