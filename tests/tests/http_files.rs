@@ -231,7 +231,7 @@ fn what_is_no_file_is_not_served() {
     if !rustix::process::geteuid().is_root() {
         let secret = server.folder().path("site/secret");
         fs::write(&secret, "x").expect("a file can be written");
-        fs::set_permissions(&secret, fs::Permissions::from_mode(0)).expect("a mode can be set");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("a mode can be set");
         assert_eq!(client.get("/secret").status, 403);
     }
 }
