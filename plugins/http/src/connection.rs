@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use hyper::{body::Body, service::service_fn};
 use medusa_plugin_api::{Connection, Instant, Result};
 
@@ -127,6 +128,7 @@ fn ended(watch: &Watch, result: hyper::Result<()>) -> End {
     // hyper has sent its own 400 then.
     if error.is_parse() {
         watch.server.metrics.bad_request();
+        watch.report_unread(StatusCode::BAD_REQUEST, 0);
         return End::Done;
     }
     End::Abort

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use medusa_plugin_api::{Result, sleep};
 
 use crate::{page, refusal::Refusal, watch::Watch};
@@ -27,7 +27,9 @@ pub(crate) async fn refuse(watch: &Rc<Watch>, refusal: Refusal) -> Result<()> {
     tracing::debug!(connection = watch.info.id, "{}", refusal.sentence());
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
     server.metrics.response(status);
-    let response = response(status, refusal, server.name.as_ref());
+    let page = page::html(status, refusal.sentence());
+    watch.report_unread(status, page.len() as u64);
+    let response = response(status, &page, server.name.as_ref());
     if watch.write_all(&response).await.is_err() {
         return Ok(());
     }
@@ -66,15 +68,14 @@ pub(crate) async fn close(watch: &Rc<Watch>) -> Result<()> {
 }
 
 /// A whole response of HTTP/1.1, as hyper would write it.
-fn response(status: StatusCode, refusal: Refusal, server: Option<&http::HeaderValue>) -> Vec<u8> {
-    let body = page::html(status, refusal.sentence());
+fn response(status: StatusCode, page: &[u8], server: Option<&HeaderValue>) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or("Error");
     let date = httpdate::fmt_http_date(SystemTime::now());
     let mut head = format!(
         "HTTP/1.1 {} {reason}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\n\
          connection: close\r\ndate: {date}\r\n",
         status.as_str(),
-        body.len()
+        page.len()
     )
     .into_bytes();
     if let Some(name) = server {
@@ -83,6 +84,6 @@ fn response(status: StatusCode, refusal: Refusal, server: Option<&http::HeaderVa
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
-    head.extend_from_slice(&body);
+    head.extend_from_slice(page);
     head
 }

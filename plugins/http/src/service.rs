@@ -9,9 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
-use medusa_plugin_api::server::{Head, Refusal as NoAnswer, exchange};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use hyper::body::{Body, Incoming};
+use medusa_plugin_api::{
+    Instant,
+    server::{Head, Refusal as NoAnswer, Report, exchange},
+};
 
 use crate::{
     page,
@@ -32,9 +35,13 @@ pub(crate) async fn answer(
     watch.served.set(watch.served.get() + 1);
     watch.server.metrics.request();
     let in_service = InService::new(&watch);
-    let mut response = match own_answer(&request, &watch) {
-        Some(response) => response,
-        None => site_answer(request, &watch).await,
+    let mut response = if let Some(response) = health_answer(&request, &watch) {
+        response
+    } else if let Some(response) = own_answer(&request) {
+        report(&request.into_parts().0, &response, &watch);
+        response
+    } else {
+        site_answer(request, &watch).await
     };
     drop(in_service);
     let server = &watch.server;
@@ -68,48 +75,71 @@ impl Drop for InService<'_> {
 }
 
 /// What the server answers without asking anybody.
-fn own_answer(request: &Request<Incoming>, watch: &Watch) -> Option<Response<Reply>> {
+fn own_answer(request: &Request<Incoming>) -> Option<Response<Reply>> {
     let method = request.method();
-    match *method {
+    Some(match *method {
         // A response to CONNECT with 2xx would make a tunnel of the connection (RFC 9110 section 9.3.6).
         Method::CONNECT => {
             let status = StatusCode::NOT_IMPLEMENTED;
-            return Some(reply::error(method, status, "This server is no proxy."));
+            reply::error(method, status, "This server is no proxy.")
         }
         // RFC 9110 section 9.3.8: it would show the client's fields to whoever made the client send it.
         Method::TRACE => {
-            let mut response = reply::error(
-                method,
-                StatusCode::METHOD_NOT_ALLOWED,
-                "This server does not echo requests.",
-            );
-            response.headers_mut().insert(header::ALLOW, METHODS);
-            return Some(response);
+            let sentence = "This server does not echo requests.";
+            not_allowed(method, METHODS, sentence)
         }
         Method::OPTIONS if request.uri().path() == "*" => {
             let mut response = Response::new(Reply::Empty);
             *response.status_mut() = StatusCode::NO_CONTENT;
             response.headers_mut().insert(header::ALLOW, METHODS);
-            return Some(response);
+            response
         }
-        _ => {}
-    }
-    if watch.server.health.as_deref() != Some(request.uri().path()) {
+        _ => return None,
+    })
+}
+
+fn not_allowed(method: &Method, allowed: HeaderValue, sentence: &str) -> Response<Reply> {
+    let mut response = reply::error(method, StatusCode::METHOD_NOT_ALLOWED, sentence);
+    response.headers_mut().insert(header::ALLOW, allowed);
+    response
+}
+
+/// The answer to a health check. Observers do not hear of it: it would fill the access log.
+fn health_answer(request: &Request<Incoming>, watch: &Watch) -> Option<Response<Reply>> {
+    let path = watch.server.health.as_deref()?;
+    if path != request.uri().path() {
         return None;
     }
+    let method = request.method();
     Some(match *method {
         Method::GET | Method::HEAD => {
             let body = Bytes::from_static(b"ok\n");
             reply::local(method, StatusCode::OK, "text/plain; charset=utf-8", body)
         }
         _ => {
-            let status = StatusCode::METHOD_NOT_ALLOWED;
-            let mut response = reply::error(method, status, page::sentence(status));
             let allowed = HeaderValue::from_static("GET, HEAD");
-            response.headers_mut().insert(header::ALLOW, allowed);
-            response
+            not_allowed(method, allowed, page::sentence(StatusCode::METHOD_NOT_ALLOWED))
         }
     })
+}
+
+/// Tells the observers of a request that the site was not asked for, or that nobody there wanted.
+fn report(request: &Parts, response: &Response<Reply>, watch: &Watch) {
+    let report = Report {
+        method: request.method.as_str(),
+        path: request.uri.path(),
+        remote: watch.info.remote,
+        status: response.status().as_u16(),
+        bytes: response.body().size_hint().exact().unwrap_or(0),
+        version: version(request.version),
+        connection: watch.info.id,
+        started: Instant::now(),
+    };
+    watch.send(&report);
+}
+
+fn version(version: Version) -> u32 {
+    if version == Version::HTTP_10 { 10 } else { 11 }
 }
 
 /// What the site answers, or a page that says why it does not.
@@ -129,7 +159,7 @@ async fn site_answer(request: Request<Incoming>, watch: &Rc<Watch>) -> Response<
         path: parts.uri.path(),
         query: parts.uri.query(),
         fields: fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
-        version: if parts.version == Version::HTTP_10 { 10 } else { 11 },
+        version: version(parts.version),
         remote: watch.info.remote,
         local: watch.info.local,
         connection: watch.info.id,
@@ -144,7 +174,17 @@ async fn site_answer(request: Request<Incoming>, watch: &Rc<Watch>) -> Response<
     });
     match answered.await {
         Ok(Ok(response)) => reply::from_site(&parts.method, response, watch),
-        Ok(Err(refused)) => no_answer(&parts.method, refused.reason),
+        Ok(Err(refused)) => {
+            let response = no_answer(&parts.method, refused.reason);
+            match refused.unanswered {
+                Some(unanswered) => {
+                    let bytes = response.body().size_hint().exact().unwrap_or(0);
+                    unanswered.end(response.status(), bytes);
+                }
+                None => report(&parts, &response, watch),
+            }
+            response
+        }
         Err(refusal) => {
             server.metrics.bad_request();
             refused_body(&parts.method, refusal)

@@ -9,8 +9,9 @@ use std::{
     task::{Context, Poll},
 };
 
+use http::StatusCode;
 use hyper::body::Incoming;
-use medusa_plugin_api::{Connection, ConnectionInfo, Instant, Result};
+use medusa_plugin_api::{Connection, ConnectionInfo, Instant, Result, server::Report};
 
 use crate::{
     framing::{Framing, Refused},
@@ -167,6 +168,27 @@ impl Watch {
             Poll::Ready(_) => self.ended_at.set(Some(now)),
             Poll::Pending => {}
         }
+    }
+
+    /// Tells the observers of a request that is no exchange.
+    pub(crate) fn send(&self, report: &Report<'_>) {
+        if let Err(error) = report.send() {
+            tracing::debug!(connection = self.info.id, "{error}");
+        }
+    }
+
+    /// Tells the observers of a request of which nothing more is known than what was answered.
+    pub(crate) fn report_unread(&self, status: StatusCode, bytes: u64) {
+        self.send(&Report {
+            method: "",
+            path: "",
+            remote: self.info.remote,
+            status: status.as_u16(),
+            bytes,
+            version: 11,
+            connection: self.info.id,
+            started: Instant::now(),
+        });
     }
 
     /// Nothing is in flight: no request, no body either way, no unsent byte. Only true in the same turn of the loop, after
