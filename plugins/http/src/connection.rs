@@ -17,9 +17,10 @@ use crate::{
     alarm::Alarm, io::Io, linger, refusal::Refusal, server::Server, service::answer, watch::Watch,
 };
 
-/// A new connection that the draining finds before its first request gets this long to send it: its client could not know
-/// that a request which is refused so can be sent again.
-const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
+/// A connection that the draining finds idle gets this long for one more request, which is then answered with
+/// `Connection: close`: a client that was about to send it could not know whether a request that is not answered may be sent
+/// again.
+const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A client that has ended its half may wait for its response, or may have gone: nobody can tell. A handler gets this long
 /// to answer it.
@@ -80,7 +81,7 @@ async fn drive(watch: &Rc<Watch>, place: &crate::server::Place) -> End {
             }
             let now = Instant::now();
             presence.note(watch, now);
-            if let Some(end) = end_when_idle(watch, now) {
+            if let Some(end) = end_when_answered(watch) {
                 return Poll::Ready(end);
             }
             if drain_leftover(watch, context) {
@@ -134,20 +135,15 @@ fn ended(watch: &Watch, result: hyper::Result<()>) -> End {
     End::Abort
 }
 
-/// Whether the connection is to end because nothing is in flight: something was refused behind what is answered by now, or
-/// the instance drains.
-fn end_when_idle(watch: &Watch, now: Instant) -> Option<End> {
+/// Whether the connection is to end because something was refused behind what is answered by now.
+fn end_when_answered(watch: &Watch) -> Option<End> {
     if !watch.is_idle() || !watch.is_answered() {
         return None;
     }
     if let Some(refused) = watch.refused.get() {
         return Some(if refused.in_body { End::Done } else { End::Refuse(refused.refusal) });
     }
-    if !watch.server.is_draining() || !watch.is_caught_up() {
-        return None;
-    }
-    let is_new = watch.served.get() == 0 && now < watch.idle_since.get() + FIRST_REQUEST_WAIT;
-    if is_new { None } else { Some(End::Idle) }
+    None
 }
 
 /// Reads what a handler left of a request's body, so that the connection can be used again. Answers whether hyper is to be
@@ -205,12 +201,17 @@ fn deadline(watch: &Watch) -> Option<(Instant, Deadline)> {
         let since = watch.head_since.get().max(idle_since);
         return Some((since + timeouts.head, Deadline::RefuseHead));
     }
-    let wait = match watch.served.get() {
-        0 if watch.server.is_draining() => FIRST_REQUEST_WAIT,
-        0 => timeouts.head,
-        _ => timeouts.idle,
+    let idle_until = idle_since
+        + match watch.served.get() {
+            0 => timeouts.head,
+            _ => timeouts.idle,
+        };
+    let until = match watch.server.draining_since() {
+        // A connection may come after the draining began: it was accepted before.
+        Some(since) => idle_until.min(since.max(watch.opened) + LAST_REQUEST_WAIT),
+        None => idle_until,
     };
-    Some((idle_since + wait, Deadline::CloseIdle))
+    Some((until, Deadline::CloseIdle))
 }
 
 /// Whether the client is known to have gone while its request is with the handler.

@@ -9,7 +9,7 @@ use std::{
 
 use http::HeaderValue;
 use hyper::server::conn::http1;
-use medusa_plugin_api::{Error, Result, build_id};
+use medusa_plugin_api::{Error, Instant, Result, build_id};
 
 use crate::{config::Settings, framing::Limits, metrics::Metrics};
 
@@ -43,7 +43,7 @@ pub(crate) struct Server {
     pub(crate) metrics: Metrics,
     /// Where bytes are read to before they are judged. One for all connections: it is empty between two turns.
     pub(crate) scratch: RefCell<Box<[u8]>>,
-    is_draining: Cell<bool>,
+    draining_since: Cell<Option<Instant>>,
     /// Those who are to be woken when the draining begins; a free place is `None`.
     places: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -89,7 +89,7 @@ impl Server {
             health: Some(settings.health.clone()).filter(|path| !path.is_empty()),
             metrics,
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
-            is_draining: Cell::new(false),
+            draining_since: Cell::new(None),
             places: RefCell::default(),
             free: RefCell::default(),
         }))
@@ -101,12 +101,17 @@ impl Server {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.is_draining.get()
+        self.draining_since.get().is_some()
     }
 
-    /// From now on each connection ends as soon as nothing is in flight on it.
+    /// When the draining began, if it has.
+    pub(crate) fn draining_since(&self) -> Option<Instant> {
+        self.draining_since.get()
+    }
+
+    /// From now on each connection ends with its next response, or soon if none is asked for.
     pub(crate) fn drain(&self) {
-        self.is_draining.set(true);
+        self.draining_since.set(Some(Instant::now()));
         for waker in self.places.borrow().iter().flatten() {
             waker.wake_by_ref();
         }

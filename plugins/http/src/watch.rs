@@ -29,6 +29,7 @@ pub(crate) struct Watch {
     conn: RefCell<Option<Connection>>,
     pub(crate) info: ConnectionInfo,
     pub(crate) framing: RefCell<Framing>,
+    pub(crate) opened: Instant,
     /// What was refused. Input is not read any more.
     pub(crate) refused: Cell<Option<Refused>>,
     /// A request is with its handler, which has not answered.
@@ -74,6 +75,7 @@ impl Watch {
             server,
             info: conn.info()?,
             conn: RefCell::new(Some(conn)),
+            opened: now,
             refused: Cell::new(None),
             in_service: Cell::new(false),
             reply_open: Cell::new(false),
