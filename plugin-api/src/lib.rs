@@ -1,4 +1,73 @@
-//! Write a plugin for the medusa server.
+//! Write a plugin for the medusa server: async Rust that is loaded, upgraded and unloaded while the server runs.
+//!
+//! A plugin is a crate of the type `cdylib` with a `load` function, which tells a [`Registrar`] what the plugin offers.
+//! This is a whole one, a service of connections:
+//!
+//! ```
+//! //! Echo (RFC 862): sends every byte back.
+//! use medusa_plugin_api::prelude::*;
+//!
+//! export_plugin!(load);
+//!
+//! fn load(registrar: &mut Registrar) -> Result<()> {
+//!     registrar.serve(echo);
+//!     Ok(())
+//! }
+//!
+//! async fn echo(mut conn: Connection) -> Result<()> {
+//!     let mut buf = [0; 8 * 1024];
+//!     loop {
+//!         match conn.read(&mut buf).await? {
+//!             0 => return Ok(()),
+//!             n => conn.write_all(&buf[..n]).await?,
+//!         }
+//!     }
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! And this is one that answers HTTP, attached to a server of it:
+//!
+//! ```
+//! //! Hello: greets whoever asks for `/hello`, and counts the greetings.
+//! use std::{cell::Cell, rc::Rc};
+//!
+//! use medusa_plugin_api::prelude::*;
+//!
+//! export_plugin!(load);
+//!
+//! fn load(registrar: &mut Registrar) -> Result<()> {
+//!     let served = Rc::new(Cell::new(0u64));
+//!     registrar.http("/hello", move |_request: Request| {
+//!         let served = served.clone();
+//!         async move {
+//!             served.set(served.get() + 1);
+//!             Ok(Response::text(format!("hello, number {}\n", served.get())))
+//!         }
+//!     });
+//!     Ok(())
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! # What holds for all of a plugin's code
+//!
+//! - **It runs on one thread**, the server's loop, so `Rc`, `Cell` and `RefCell` are enough, and futures need not be `Send`.
+//!   What blocks or computes for long goes to [`blocking()`]; what needs a runtime of its own to [`thread()`]. Off the loop
+//!   only logging and [`post`] are possible; the rest answers with an error.
+//! - **What it makes goes with it.** Connections, files, timers, tasks and registrations belong to the plugin in the host's
+//!   books; unloading the plugin ends them, and the library's memory is given back.
+//! - **A panic stays inside**: it ends the connection, request or task that it is raised in, and is logged with its place.
+//! - **It brings no runtime.** tokio's `rt`, `net`, `time` and `fs` need one, and its other features do not; sockets, timers
+//!   and files come from this crate. Do not print: use [`tracing`]'s macros, which go to the server's log.
+//!
+//! # Where things are
+//!
+//! [`Registrar`] has all that a plugin can offer, [`register`] the same for later. [`Connection`], [`Listener`] and
+//! [`connect`] are sockets, [`Root`] is files, [`sleep`], [`interval`] and [`timeout`] are time, [`spawn`] is tasks,
+//! [`Request`], [`Response`] and [`Body`] are HTTP, [`call`] reaches other instances, [`Config`](derive@Config) reads the configuration,
+//! and [`server`] is for those who write a server of HTTP. With the feature `testing`, `testing::Host` runs a plugin in a
+//! unit test.
 
 mod address;
 mod catch;
@@ -31,6 +100,8 @@ mod source;
 mod spawn;
 mod state;
 mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod waker;
 
