@@ -2,7 +2,7 @@
 
 use std::{net::TcpStream, time::Duration};
 
-use medusa_tests::{Server, exchange, wait_until};
+use medusa_tests::{Client, Server, exchange, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,4 +31,47 @@ fn echo_is_loaded_upgraded_and_unloaded_while_the_server_runs() {
 
     server.ctl(load).succeeded();
     assert_eq!(exchange(server.address("echo"), "hello\n"), b"hello\n");
+}
+
+#[test]
+fn hello_joins_a_running_site_and_leaves_it() {
+    let server = Server::with_site(&[("index.html", b"the site\n")]);
+    let mut client = Client::connect(server.address("web"));
+    assert_eq!(client.get("/hello").status, 404);
+    server.ctl(["load", "hello", "--library", "hello", "--attach", "web"]).succeeded();
+    assert_eq!(client.get("/hello").text(), "hello, number 1\n");
+    assert_eq!(client.get("/").text(), "the site\n");
+
+    let unload = server.ctl_json(["unload", "hello"]);
+    assert_eq!(unload["result"], "unloaded", "{unload}");
+    assert_eq!(client.get("/hello").status, 404);
+    assert_eq!(client.get("/").text(), "the site\n");
+}
+
+#[test]
+fn a_download_goes_on_while_both_plugins_that_send_it_are_replaced() {
+    // More than sockets hold, so that most of it is sent after the upgrades.
+    let file: Vec<u8> = (0..24 * 1024 * 1024_u32).map(|at| (at / 7) as u8).collect();
+    let server = Server::with_site(&[("large", &file)]);
+    let address = server.address("web");
+    let mut client = Client::connect(address);
+    client.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n");
+    let begun = client.read_some(1000);
+    assert!(begun.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", begun.escape_ascii());
+
+    assert_eq!(server.ctl_json(["upgrade", "site"])["result"], "upgraded");
+    assert_eq!(server.ctl_json(["upgrade", "web"])["result"], "upgraded");
+    assert_eq!(Client::connect(address).get_with("/large", "Range: bytes=7-7\r\n").body, [1]);
+
+    let mut received = begun;
+    let head = received.windows(4).position(|it| it == b"\r\n\r\n").expect("the head came") + 4;
+    while received.len() < head + file.len() {
+        let more = client.read_some(256 * 1024);
+        assert!(!more.is_empty(), "the download ended after {} bytes", received.len());
+        received.extend(more);
+    }
+    assert!(received[head..] == file, "a byte of the download is wrong");
+    drop(client);
+    let is_one = |name: &str| server.plugin(name).len() == 1;
+    wait_until("the old generations to go", PATIENCE, || is_one("web") && is_one("site"));
 }
