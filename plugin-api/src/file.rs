@@ -53,11 +53,11 @@ impl Root {
         ))))
     }
 
-    /// Opens a file for reading. `path` is relative, with `/` between its parts.
+    /// Opens a file for reading. `path` is relative, with `/` between its parts; names of files are bytes, not always text.
     ///
     /// # Errors
     /// The system's; `EXDEV` for a path that leads out of the root.
-    pub async fn open(&self, path: &str) -> io::Result<File> {
+    pub async fn open(&self, path: impl AsRef<[u8]>) -> io::Result<File> {
         self.open_with(path, OpenOptions::new()).await
     }
 
@@ -65,8 +65,12 @@ impl Root {
     ///
     /// # Errors
     /// As [`open`](Root::open).
-    pub async fn open_with(&self, path: &str, options: OpenOptions) -> io::Result<File> {
-        let (handle, info) = self.open_raw(path, options.flags, options.mode).await?;
+    pub async fn open_with(
+        &self,
+        path: impl AsRef<[u8]>,
+        options: OpenOptions,
+    ) -> io::Result<File> {
+        let (handle, info) = self.open_raw(path.as_ref(), options.flags, options.mode).await?;
         Ok(File { handle, info })
     }
 
@@ -74,19 +78,14 @@ impl Root {
     ///
     /// # Errors
     /// As [`open`](Root::open).
-    pub async fn read_dir(&self, path: &str) -> io::Result<Dir> {
-        let (handle, _) = self.open_raw(path, OPEN_READ | OPEN_DIRECTORY, 0).await?;
+    pub async fn read_dir(&self, path: impl AsRef<[u8]>) -> io::Result<Dir> {
+        let (handle, _) = self.open_raw(path.as_ref(), OPEN_READ | OPEN_DIRECTORY, 0).await?;
         Ok(Dir(handle))
     }
 
-    async fn open_raw(&self, path: &str, flags: u32, mode: u32) -> io::Result<(Owned, FileInfo)> {
-        let spec = OpenSpec {
-            root: self.0.get(),
-            path: Slice::new(path.as_bytes()),
-            flags,
-            mode,
-            spare: [0; 2],
-        };
+    async fn open_raw(&self, path: &[u8], flags: u32, mode: u32) -> io::Result<(Owned, FileInfo)> {
+        let spec =
+            OpenSpec { root: self.0.get(), path: Slice::new(path), flags, mode, spare: [0; 2] };
         let host = host();
         // SAFETY: The spec is borrowed for the call; the host copies the path.
         let file = Owned::new(handle(unsafe { (host.file.file_open)(host.instance, &spec) })?);
