@@ -1,7 +1,7 @@
 //! Files over HTTP: byte for byte, by ranges, under conditions; folders and their listings.
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr},
     fs,
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     process::Command,
@@ -51,6 +51,8 @@ fn server() -> Server {
         .with("site/dir/.hidden", "hidden")
         .with("site/dir/deeper/x", "x")
         .with("site/.well-known/token", "well known");
+    let latin = folder.path("site/dir").join(OsStr::from_bytes(b"caf\xe9"));
+    fs::write(latin, "latin").expect("a name of any bytes can be written");
     std::os::unix::fs::symlink("text.txt", folder.path("site/link")).expect("a link can be made");
     let fifo =
         CString::new(folder.path("site/fifo").as_os_str().as_bytes()).expect("no NUL in a path");
@@ -214,6 +216,8 @@ fn listings_show_what_can_be_had() {
         "{page}"
     );
     assert_eq!(client.get("/listed/dir/a%20b%26c.txt").text(), "amp");
+    assert!(page.contains("<a href=\"./caf%E9\">caf\u{fffd}</a>"), "{page}");
+    assert_eq!(client.get("/listed/dir/caf%E9").text(), "latin");
     // The root has an index file.
     assert_eq!(client.get("/listed/").text(), "<p>home</p>");
     assert_eq!(client.get("/listed/dir/.hidden").status, 404);

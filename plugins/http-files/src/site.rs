@@ -114,12 +114,12 @@ impl Site {
             return Err(ErrorKind::NotADirectory.into());
         }
         let mut entries = Vec::new();
-        let mut dir = self.root.read_dir(text(folder)?).await?;
+        let mut dir = self.root.read_dir(folder).await?;
         while let Some(entry) = dir.next().await? {
             if entries.len() == ENTRIES_MAX {
                 break;
             }
-            if !path::is_shown(&entry.name, depth, self.dot_files) || text(&entry.name).is_err() {
+            if !path::is_shown(&entry.name, depth, self.dot_files) {
                 continue;
             }
             let mut info = entry.info;
@@ -144,7 +144,7 @@ impl Site {
             true => OpenOptions::new(),
             false => OpenOptions::new().no_symlinks(),
         };
-        self.root.open_with(text(path)?, options).await
+        self.root.open_with(path, options).await
     }
 
     fn file(&self, file: File, path: &[u8]) -> Found {
@@ -152,11 +152,6 @@ impl Site {
         let content_type = media::content_type(name, &self.default_type).into_owned();
         Found::File(file, content_type)
     }
-}
-
-/// The SDK opens paths that are text; other names cannot be served.
-fn text(path: &[u8]) -> io::Result<&str> {
-    std::str::from_utf8(path).map_err(|_| ErrorKind::NotFound.into())
 }
 
 fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
