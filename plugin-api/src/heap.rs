@@ -66,6 +66,18 @@ impl Heap {
         &raw const self.counters
     }
 
+    /// Runs `f`, and leaves what it allocates and keeps out of the counters: it lasts as long as the plugin, by design, and
+    /// would be called a leak otherwise. It is freed with the rest.
+    pub(crate) fn uncounted(&self, f: impl FnOnce()) {
+        let HeapCounters { blocks, bytes, .. } = &self.counters;
+        let before = (blocks.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed));
+        f();
+        self.lock(|_| {
+            blocks.store(before.0.min(blocks.load(Ordering::Relaxed)), Ordering::Relaxed);
+            bytes.store(before.1.min(bytes.load(Ordering::Relaxed)), Ordering::Relaxed);
+        });
+    }
+
     /// Frees every block that is left. Touches no thread-local and no standard library.
     ///
     /// # Safety
@@ -155,9 +167,10 @@ impl Heap {
                 size
             };
             let counters = &self.counters;
-            let blocks = counters.blocks.load(Ordering::Relaxed).wrapping_sub(1);
+            // Saturating, for blocks that were left out of the counters and are freed after all.
+            let blocks = counters.blocks.load(Ordering::Relaxed).saturating_sub(1);
             counters.blocks.store(blocks, Ordering::Relaxed);
-            let bytes = counters.bytes.load(Ordering::Relaxed).wrapping_sub(size as u64);
+            let bytes = counters.bytes.load(Ordering::Relaxed).saturating_sub(size as u64);
             counters.bytes.store(bytes, Ordering::Relaxed);
         });
     }
@@ -309,6 +322,20 @@ mod tests {
         // SAFETY: As above.
         unsafe { heap.release() };
         assert_eq!(counts(&heap), (0, 0));
+    }
+
+    #[test]
+    fn what_is_meant_to_stay_is_not_counted() {
+        let heap = Heap::new();
+        let layout = Layout::from_size_align(100, 8).unwrap();
+        heap.uncounted(|| {
+            // SAFETY: The block is not used after the release.
+            unsafe { heap.alloc(layout) };
+        });
+        assert_eq!(counts(&heap), (0, 0));
+        // SAFETY: As above.
+        unsafe { heap.release() };
+        assert!(heap.lock(|first| first.is_null()));
     }
 
     #[test]

@@ -85,7 +85,11 @@ unsafe extern "C" fn prepare<P: Export>(
         return code;
     }
     panic::install();
-    log::install();
+    match P::heap() {
+        // tracing keeps its global dispatcher for good.
+        Some(heap) => heap.uncounted(log::install),
+        None => log::install(),
+    }
     answer(|| {
         // SAFETY: The slice is this hook's argument.
         let config = unsafe { bytes_of(config) };
