@@ -8,6 +8,7 @@ pub mod blocking;
 pub mod images;
 pub mod maps;
 pub mod memfd;
+pub mod pages;
 pub mod process;
 pub mod reactor;
 pub mod transfer;

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Digest, Library, LoadError};
 use crate::{
     plugin::inspect::{Inspection, inspect},
-    sys::memfd,
+    sys::{memfd, pages::Pages},
 };
 
 /// Most bytes that a library may have.
@@ -56,7 +56,7 @@ pub(super) fn stage(path: &Path) -> Result<Staged, LoadError> {
     let bytes = read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let inspection =
         inspect(&bytes).map_err(|refusal| LoadError::Refused { path: path.to_owned(), refusal })?;
-    let digest = Digest(Sha256::digest(&bytes).into());
+    let digest = Digest(Sha256::digest(&*bytes).into());
     let mut name = format!("medusa:{}-{}", inspection.manifest.name, inspection.manifest.version);
     name.retain(|letter| letter.is_ascii_graphic());
     name.truncate(NAME_BYTES_MAX);
@@ -65,7 +65,7 @@ pub(super) fn stage(path: &Path) -> Result<Staged, LoadError> {
     Ok(Staged { path: path.to_owned(), inspection, digest, copy })
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read(path: &Path) -> io::Result<Pages> {
     // Non-blocking, so that a named pipe is refused and not waited for.
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
@@ -75,8 +75,18 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     if metadata.len() > LIBRARY_BYTES_MAX {
         return Err(io::Error::other(format!("it has more than {LIBRARY_BYTES_MAX} bytes")));
     }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    Read::take(&mut file, LIBRARY_BYTES_MAX).read_to_end(&mut bytes)?;
+    let mut bytes = Pages::zeroed(metadata.len() as usize)?;
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]) {
+            // It was cut meanwhile; whether what is left is a library is found out next.
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(length);
     Ok(bytes)
 }
 
