@@ -32,7 +32,7 @@ unsafe impl Sync for Heap {}
 struct Header {
     previous: *mut Header,
     next: *mut Header,
-    /// Bytes in the block, as asked for.
+    /// Bytes in the block, as asked for; with the bit `ASIDE` if it is not counted.
     size: usize,
     /// Where the system's block begins: before the header, for blocks of a great alignment.
     base: *mut u8,
@@ -42,6 +42,9 @@ const HEADER_BYTES: usize = size_of::<Header>();
 
 /// What the system's allocator gives without being asked, and what keeps a block behind its header aligned.
 const SYSTEM_ALIGN: usize = 16;
+
+/// Marks the size of a block that is not counted. No block is so large: a layout's size fits an `isize`.
+const ASIDE: usize = 1 << (usize::BITS - 1);
 
 const _: () = assert!(HEADER_BYTES == 32 && HEADER_BYTES.is_multiple_of(SYSTEM_ALIGN));
 
@@ -66,15 +69,25 @@ impl Heap {
         &raw const self.counters
     }
 
-    /// Runs `f`, and leaves what it allocates and keeps out of the counters: it lasts as long as the plugin, by design, and
-    /// would be called a leak otherwise. It is freed with the rest.
-    pub(crate) fn uncounted(&self, f: impl FnOnce()) {
-        let HeapCounters { blocks, bytes, .. } = &self.counters;
-        let before = (blocks.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed));
-        f();
-        self.lock(|_| {
-            blocks.store(before.0.min(blocks.load(Ordering::Relaxed)), Ordering::Relaxed);
-            bytes.store(before.1.min(bytes.load(Ordering::Relaxed)), Ordering::Relaxed);
+    /// Runs `set_up`, and counts none of the blocks that it leaves behind, now or when they grow: they belong to the image,
+    /// whose standard library and `tracing` keep global state for good. They are freed with the rest.
+    ///
+    /// Nothing else may use the heap meanwhile: the first call into the library is the time for it.
+    pub(crate) fn set_aside(&self, set_up: impl FnOnce()) {
+        let before = self.lock(|first| *first);
+        set_up();
+        self.lock(|first| {
+            let mut header = *first;
+            // New blocks come first.
+            while header != before && !header.is_null() {
+                // SAFETY: Headers on the list are those of live blocks, and the lock is held.
+                let block = unsafe { &mut *header };
+                if block.size & ASIDE == 0 {
+                    self.uncount(block.size);
+                    block.size |= ASIDE;
+                }
+                header = block.next;
+            }
         });
     }
 
@@ -132,6 +145,9 @@ impl Heap {
                 }
             }
             *first = header;
+            if size & ASIDE != 0 {
+                return;
+            }
             let add = |counter: &AtomicU64, n: u64| {
                 // Not `fetch_add`: the lock keeps other writers away, and readers need no more than a recent value.
                 let value = counter.load(Ordering::Relaxed).wrapping_add(n);
@@ -166,13 +182,20 @@ impl Heap {
                 }
                 size
             };
-            let counters = &self.counters;
-            // Saturating, for blocks that were left out of the counters and are freed after all.
-            let blocks = counters.blocks.load(Ordering::Relaxed).saturating_sub(1);
-            counters.blocks.store(blocks, Ordering::Relaxed);
-            let bytes = counters.bytes.load(Ordering::Relaxed).saturating_sub(size as u64);
-            counters.bytes.store(bytes, Ordering::Relaxed);
+            if size & ASIDE == 0 {
+                self.uncount(size);
+            }
         });
+    }
+
+    /// Takes a block out of the count. Called under the lock.
+    #[inline]
+    fn uncount(&self, size: usize) {
+        let counters = &self.counters;
+        let blocks = counters.blocks.load(Ordering::Relaxed).wrapping_sub(1);
+        counters.blocks.store(blocks, Ordering::Relaxed);
+        let bytes = counters.bytes.load(Ordering::Relaxed).wrapping_sub(size as u64);
+        counters.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// # Safety
@@ -269,12 +292,13 @@ unsafe impl GlobalAlloc for Heap {
         unsafe {
             let header = block.sub(HEADER_BYTES).cast::<Header>();
             self.unlink(header);
+            let aside = (*header).size & ASIDE;
             let base = libc::realloc(header.cast(), total);
             if base.is_null() {
-                self.link(header, layout.size(), header.cast());
+                self.link(header, layout.size() | aside, header.cast());
                 return ptr::null_mut();
             }
-            self.link(base.cast(), new_size, base.cast());
+            self.link(base.cast(), new_size | aside, base.cast());
             base.cast::<u8>().add(HEADER_BYTES)
         }
     }
@@ -325,17 +349,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_to_stay_is_not_counted() {
+    fn what_is_set_aside_is_not_counted_and_is_released() {
         let heap = Heap::new();
         let layout = Layout::from_size_align(100, 8).unwrap();
-        heap.uncounted(|| {
-            // SAFETY: The block is not used after the release.
-            unsafe { heap.alloc(layout) };
-        });
+        // SAFETY: The layouts are the blocks' own, and none is used after the release.
+        unsafe {
+            let before = heap.alloc(layout);
+            let (mut kept, mut freed) = (ptr::null_mut(), ptr::null_mut());
+            heap.set_aside(|| (kept, freed) = (heap.alloc(layout), heap.alloc(layout)));
+            assert_eq!(counts(&heap), (1, 100));
+            heap.dealloc(freed, layout);
+            let grown = heap.realloc(kept, layout, 5000);
+            assert_eq!(counts(&heap), (1, 100), "it grows uncounted");
+            heap.dealloc(before, layout);
+            assert_eq!(counts(&heap), (0, 0));
+            assert!(!grown.is_null());
+            assert!(!heap.lock(|first| first.is_null()), "it is on the list, to be freed");
+            heap.release();
+        }
         assert_eq!(counts(&heap), (0, 0));
-        // SAFETY: As above.
-        unsafe { heap.release() };
-        assert!(heap.lock(|first| first.is_null()));
     }
 
     #[test]

@@ -84,11 +84,9 @@ unsafe extern "C" fn prepare<P: Export>(
     if let Err(code) = unsafe { host::enter(tables, instance) } {
         return code;
     }
-    panic::install();
     match P::heap() {
-        // tracing keeps its global dispatcher for good.
-        Some(heap) => heap.uncounted(log::install),
-        None => log::install(),
+        Some(heap) => heap.set_aside(set_up_image),
+        None => set_up_image(),
     }
     answer(|| {
         // SAFETY: The slice is this hook's argument.
@@ -101,6 +99,15 @@ unsafe extern "C" fn prepare<P: Export>(
         }
         P::load(&mut Registrar::new(plugin))
     })
+}
+
+/// Makes what lives as long as the image, whatever the plugin does.
+fn set_up_image() {
+    panic::install();
+    // A global dispatcher and the list of all dispatchers, neither of which `tracing` can give back.
+    log::install();
+    // The buffer of standard output, which `println!` would make and never give back.
+    let _ = std::io::stdout();
 }
 
 unsafe extern "C" fn start(out: *mut Task) -> Code {
