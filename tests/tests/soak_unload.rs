@@ -6,9 +6,6 @@ use medusa_tests::{
     Client, Levels, Monitor, Process, Server, exchange, images, soak_count, still_mapped,
 };
 
-/// What an unload may leave in a plugin's heap, in bytes.
-const LEAKED_BYTES_MAX: u64 = 0;
-
 /// By how much resident memory may grow over the last nine tenths of the cycles. (In a short run, over what is left when
 /// the allocator has found its size.)
 const GROWTH_BYTES_MAX: u64 = 1024 * 1024;
@@ -118,8 +115,7 @@ fn cycle(
         let unload = monitor.json(["unload", name]);
         assert_eq!(unload["result"], "unloaded", "cycle {number}: {unload}");
         assert_eq!(unload["mapped"], false, "cycle {number}: {unload}");
-        let leaked = unload["leaked_bytes"].as_u64().expect("a number");
-        assert!(leaked <= LEAKED_BYTES_MAX, "cycle {number}: {unload}");
+        assert_eq!(unload["leaked_bytes"], 0, "cycle {number}: {unload}");
         assert_eq!(still_mapped(process, &image), [], "cycle {number}: its image is gone");
         assert_eq!(images(process), others, "cycle {number}: no other image came");
         all.push(Levels::of(process));
