@@ -11,6 +11,9 @@ use crate::{
     workspace::{Kind, Package, Workspace},
 };
 
+/// Of the sample site's file that takes a while to send: far more than the buffers of two sockets hold.
+const LARGE_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
 /// What to build, how, and where to leave it.
 pub(crate) struct Plan {
     /// A cargo profile.
@@ -60,6 +63,7 @@ pub(crate) fn build(workspace: &Workspace, plan: &Plan) -> Result<Tree> {
     }
     let site = workspace.root.join("site");
     tree.place_folder(&site, "site")?;
+    tree.place_zeros(LARGE_FILE_BYTES, "site/files/large.bin")?;
     tree.write(&sample::configuration(&tree, sample::HTTP_PORT), "medusa.toml")?;
     Ok(tree)
 }

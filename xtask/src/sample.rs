@@ -22,7 +22,7 @@ pub(crate) fn configuration(tree: &Tree, http_port: u16) -> String {
     if tree.has_plugin("http") && tree.has_plugin("http-files") {
         text.push_str(
             "\n[[plugin]]\nname = \"site\"\nlibrary = \"http-files\"\nattach = \"web\"\npath = \"/\"\n\
-             [plugin.config]\nroot = \"site\"\n",
+             [plugin.config]\nroot = \"site\"\nlisting = true\n",
         );
     }
     text

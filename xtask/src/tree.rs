@@ -45,6 +45,13 @@ impl Tree {
             .map_err(|error| format!("cannot write {}: {error}", to.display()).into())
     }
 
+    /// Leaves a file of so many zeros, which takes no room on the disk.
+    pub(crate) fn place_zeros(&self, bytes: u64, to: &str) -> Result<()> {
+        let to = self.root.join(to);
+        self.replace(&to, |new| fs::File::create(new)?.set_len(bytes))
+            .map_err(|error| format!("cannot write {}: {error}", to.display()).into())
+    }
+
     /// Copies a folder and everything below it; what was there and is not in `from` stays.
     pub(crate) fn place_folder(&self, from: &Path, to: &str) -> Result<()> {
         let entries = fs::read_dir(from)
