@@ -162,9 +162,28 @@ impl<'a, F> Head<'a, F> {
     }
 }
 
+/// An exchange that has started.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and is taken apart at once"
+)]
+pub enum Started {
+    /// The handler has answered already.
+    Answered(ServerResponse),
+    /// It has not.
+    Waiting(Waiting),
+}
+
+/// The wait for a response. Dropping it cancels the exchange.
+#[derive(Debug)]
+#[must_use = "dropping it cancels the exchange"]
+pub struct Waiting(Option<Owned>);
+
 /// Has a request answered by the site of this instance. `body` is the request's; one that `is_end_stream` is not handed on.
 ///
 /// The head is used at the first poll only. If the handler answers at once, the whole exchange happens inside that poll.
+/// [`start`] does the same with a smaller future.
 ///
 /// # Errors
 /// When nobody answers it; the reason says which status is fit.
@@ -177,26 +196,49 @@ where
     B: http_body::Body + 'static,
     B::Error: std::fmt::Display,
 {
-    let mut start = Some((head, body));
-    let mut started: Option<Owned> = None;
-    std::future::poll_fn(move |context| {
-        if let Some((head, body)) = start.take() {
-            match begin(head, body, context) {
-                Ok((exchange, Some(head))) => return Poll::Ready(Ok(head.into_response(exchange))),
-                Ok((exchange, None)) => {
-                    started = Some(exchange);
-                    return Poll::Pending;
-                }
-                Err(refused) => return Poll::Ready(Err(refused)),
-            }
-        }
-        let Some(exchange) = started.take() else {
-            return Poll::Ready(Err(Refused {
-                reason: Refusal::Failed,
-                body: None,
-                unanswered: None,
-            }));
-        };
+    let mut request = Some((head, body));
+    let started = std::future::poll_fn(move |context| match request.take() {
+        Some((head, body)) => Poll::Ready(start(head, body, context)),
+        None => Poll::Pending,
+    });
+    match started.await? {
+        Started::Answered(response) => Ok(response),
+        Started::Waiting(waiting) => waiting.await.map_err(|(reason, unanswered)| Refused {
+            reason,
+            body: None,
+            unanswered: Some(unanswered),
+        }),
+    }
+}
+
+/// Starts an exchange, from the poll of a future. If the handler answers at once, it has happened when this returns; else
+/// the future is woken.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn start<'a, F, B>(
+    head: Head<'a, F>,
+    body: B,
+    context: &Context<'_>,
+) -> std::result::Result<Started, Refused<B>>
+where
+    F: Iterator<Item = (&'a [u8], &'a [u8])>,
+    B: http_body::Body + 'static,
+    B::Error: std::fmt::Display,
+{
+    Ok(match begin(head, body, context)? {
+        (exchange, Some(head)) => Started::Answered(head.into_response(exchange)),
+        (exchange, None) => Started::Waiting(Waiting(Some(exchange))),
+    })
+}
+
+impl Future for Waiting {
+    type Output = std::result::Result<ServerResponse, (Refusal, Unanswered)>;
+
+    /// # Panics
+    /// After it was ready.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let exchange = self.0.take().expect("a future is not polled after it was ready");
         let mut taken = None;
         let host = host();
         // SAFETY: The sink's data outlives the call; the waker is borrowed for it.
@@ -206,18 +248,13 @@ where
         };
         match (code, taken) {
             (code::PENDING, _) => {
-                started = Some(exchange);
+                self.0 = Some(exchange);
                 Poll::Pending
             }
             (0.., Some(head)) => Poll::Ready(Ok(head.into_response(exchange))),
-            (code, _) => Poll::Ready(Err(Refused {
-                reason: refusal(code),
-                body: None,
-                unanswered: Some(Unanswered(exchange)),
-            })),
+            (code, _) => Poll::Ready(Err((refusal(code), Unanswered(exchange)))),
         }
-    })
-    .await
+    }
 }
 
 /// Tells the observers of a request that never became an exchange: a malformed one, say.
