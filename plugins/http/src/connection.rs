@@ -74,7 +74,9 @@ async fn drive(watch: &Rc<Watch>, place: &crate::server::Place) -> End {
     let mut alarm = Alarm::default();
     let mut presence = Presence::default();
     poll_fn(|context| {
-        place.keep_waker(context.waker());
+        if place.keep_waker(context.waker()) {
+            alarm.reset();
+        }
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
                 return Poll::Ready(ended(watch, result));

@@ -150,12 +150,15 @@ fn builder(limits: &Limits) -> http1::Builder {
 }
 
 impl Place {
-    /// Remembers who is to be woken.
-    pub(crate) fn keep_waker(&self, waker: &Waker) {
+    /// Remembers who is to be woken. Answers whether that has changed.
+    pub(crate) fn keep_waker(&self, waker: &Waker) -> bool {
         let mut places = self.server.places.borrow_mut();
         match &mut places[self.index] {
-            Some(kept) if kept.will_wake(waker) => {}
-            kept => *kept = Some(waker.clone()),
+            Some(kept) if kept.will_wake(waker) => false,
+            kept => {
+                *kept = Some(waker.clone());
+                true
+            }
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::{
     convert::Infallible,
-    future::{Future, poll_fn},
-    pin::pin,
+    future::Future,
+    pin::Pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 use hyper::body::{Body, Incoming};
 use medusa_plugin_api::{
     Instant,
-    server::{Head, Refusal as NoAnswer, Report, exchange},
+    server::{Head, Refusal as NoAnswer, Report, Started, Waiting, start},
 };
 
 use crate::{
@@ -27,50 +27,170 @@ use crate::{
 /// The methods that RFC 9110 knows and this server lets through; extensions may answer others.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
 
-/// Answers one request.
-pub(crate) async fn answer(
-    request: Request<Incoming>,
+/// The answering of one request. A named future and a small one: hyper moves it to the heap and back for each request.
+pub(crate) struct Answer {
     watch: Rc<Watch>,
-) -> Result<Response<Reply>, Infallible> {
+    state: State,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box for each request would cost more than the copy"
+)]
+enum State {
+    New(Request<Incoming>),
+    /// An extension has the request.
+    Waiting {
+        waiting: Waiting,
+        method: Method,
+    },
+    Done,
+}
+
+/// Answers one request.
+pub(crate) fn answer(request: Request<Incoming>, watch: Rc<Watch>) -> Answer {
     watch.served.set(watch.served.get() + 1);
+    watch.in_service.set(true);
     watch.server.metrics.request();
-    let in_service = InService::new(&watch);
-    let mut response = if let Some(response) = health_answer(&request, &watch) {
-        response
-    } else if let Some(response) = own_answer(&request) {
-        report(&request.into_parts().0, &response, &watch);
-        response
-    } else {
-        site_answer(request, &watch).await
-    };
-    drop(in_service);
-    let server = &watch.server;
-    server.metrics.response(response.status());
-    if let Some(name) = &server.name {
-        response.headers_mut().entry(header::SERVER).or_insert_with(|| name.clone());
-    }
-    if let Some(build) = server.build() {
-        response.headers_mut().insert("server-build", build);
-    }
-    if watch.is_last() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response)
+    Answer { watch, state: State::New(request) }
 }
 
-/// The mark that a request is with its handler, gone when it is answered or dropped.
-struct InService<'a>(&'a Watch);
+impl Future for Answer {
+    type Output = Result<Response<Reply>, Infallible>;
 
-impl<'a> InService<'a> {
-    fn new(watch: &'a Watch) -> InService<'a> {
-        watch.in_service.set(true);
-        InService(watch)
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let answered = match std::mem::replace(&mut this.state, State::Done) {
+            State::New(request) => this.begin(request, context),
+            State::Waiting { waiting, method } => this.go_on(waiting, method, context),
+            State::Done => Poll::Pending,
+        };
+        answered.map(|response| Ok(this.finish(response)))
     }
 }
 
-impl Drop for InService<'_> {
+impl Answer {
+    fn begin(
+        &mut self,
+        request: Request<Incoming>,
+        context: &mut Context<'_>,
+    ) -> Poll<Response<Reply>> {
+        if let Some(response) = health_answer(&request, &self.watch) {
+            return Poll::Ready(response);
+        }
+        if let Some(response) = own_answer(&request) {
+            report(&request.into_parts().0, &response, &self.watch);
+            return Poll::Ready(response);
+        }
+        self.ask_site(request, context)
+    }
+
+    /// Starts an exchange at the site.
+    fn ask_site(
+        &mut self,
+        request: Request<Incoming>,
+        context: &mut Context<'_>,
+    ) -> Poll<Response<Reply>> {
+        let (parts, body) = request.into_parts();
+        if let Some(refusal) = self.watch.refused_body() {
+            let response = self.refuse(&parts.method, refusal);
+            report(&parts, &response, &self.watch);
+            return Poll::Ready(response);
+        }
+        let is_continue_due = parts.headers.contains_key(header::EXPECT);
+        let upload = Upload::new(body, &self.watch, is_continue_due);
+        match start(head(&parts, &self.watch), upload, context) {
+            Ok(Started::Answered(response)) => {
+                Poll::Ready(reply::from_site(&parts.method, response, &self.watch))
+            }
+            Ok(Started::Waiting(waiting)) => {
+                self.state = State::Waiting { waiting, method: parts.method };
+                Poll::Pending
+            }
+            Err(refused) => {
+                let response = no_answer(&parts.method, refused.reason);
+                report(&parts, &response, &self.watch);
+                Poll::Ready(response)
+            }
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        mut waiting: Waiting,
+        method: Method,
+        context: &mut Context<'_>,
+    ) -> Poll<Response<Reply>> {
+        // Nothing good can come of a request whose body is broken; dropping the exchange tells its handler.
+        if let Some(refusal) = self.watch.refused_body() {
+            return Poll::Ready(self.refuse(&method, refusal));
+        }
+        Poll::Ready(match Pin::new(&mut waiting).poll(context) {
+            Poll::Pending => {
+                self.state = State::Waiting { waiting, method };
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(response)) => reply::from_site(&method, response, &self.watch),
+            Poll::Ready(Err((reason, unanswered))) => {
+                let response = no_answer(&method, reason);
+                let bytes = response.body().size_hint().exact().unwrap_or(0);
+                unanswered.end(response.status(), bytes);
+                response
+            }
+        })
+    }
+
+    fn refuse(&self, method: &Method, refusal: Refusal) -> Response<Reply> {
+        self.watch.server.metrics.bad_request();
+        let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+        reply::error(method, status, refusal.sentence())
+    }
+
+    /// Adds what every response has.
+    fn finish(&self, mut response: Response<Reply>) -> Response<Reply> {
+        let server = &self.watch.server;
+        self.watch.in_service.set(false);
+        server.metrics.response(response.status());
+        let headers = response.headers_mut();
+        if let Some(name) = &server.name {
+            headers.insert(header::SERVER, name.clone());
+        }
+        if let Some(build) = server.build() {
+            headers.insert("server-build", build);
+        }
+        if self.watch.is_last() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl Drop for Answer {
     fn drop(&mut self) {
-        self.0.in_service.set(false);
+        self.watch.in_service.set(false);
+    }
+}
+
+/// The head as the host takes it.
+fn head<'a>(
+    parts: &'a Parts,
+    watch: &Watch,
+) -> Head<'a, impl Iterator<Item = (&'a [u8], &'a [u8])>> {
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    // RFC 9112 section 3.2.2: the authority of an absolute target wins.
+    let authority = parts.uri.authority().map(|authority| authority.as_str()).or(host);
+    let fields = parts.headers.iter();
+    Head {
+        method: parts.method.as_str(),
+        tls: false,
+        authority: authority.filter(|authority| !authority.is_empty()),
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        fields: fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+        version: version(parts.version),
+        remote: watch.info.remote,
+        local: watch.info.local,
+        connection: watch.info.id,
     }
 }
 
@@ -140,61 +260,6 @@ fn report(request: &Parts, response: &Response<Reply>, watch: &Watch) {
 
 fn version(version: Version) -> u32 {
     if version == Version::HTTP_10 { 10 } else { 11 }
-}
-
-/// What the site answers, or a page that says why it does not.
-async fn site_answer(request: Request<Incoming>, watch: &Rc<Watch>) -> Response<Reply> {
-    let (parts, body) = request.into_parts();
-    let is_continue_due = parts.headers.contains_key(header::EXPECT);
-    let upload = Upload::new(body, watch, is_continue_due);
-    let server = &watch.server;
-    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    // RFC 9112 section 3.2.2: the authority of an absolute target wins.
-    let authority = parts.uri.authority().map(|authority| authority.as_str()).or(host);
-    let fields = parts.headers.iter();
-    let head = Head {
-        method: parts.method.as_str(),
-        tls: false,
-        authority: authority.filter(|authority| !authority.is_empty()),
-        path: parts.uri.path(),
-        query: parts.uri.query(),
-        fields: fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
-        version: version(parts.version),
-        remote: watch.info.remote,
-        local: watch.info.local,
-        connection: watch.info.id,
-    };
-    let mut exchange = pin!(exchange(head, upload));
-    let answered = poll_fn(|context| {
-        // Nothing good can come of a request whose body is broken; dropping the exchange tells its handler.
-        if let Some(refusal) = watch.refused_body() {
-            return Poll::Ready(Err(refusal));
-        }
-        exchange.as_mut().poll(context).map(Ok)
-    });
-    match answered.await {
-        Ok(Ok(response)) => reply::from_site(&parts.method, response, watch),
-        Ok(Err(refused)) => {
-            let response = no_answer(&parts.method, refused.reason);
-            match refused.unanswered {
-                Some(unanswered) => {
-                    let bytes = response.body().size_hint().exact().unwrap_or(0);
-                    unanswered.end(response.status(), bytes);
-                }
-                None => report(&parts, &response, watch),
-            }
-            response
-        }
-        Err(refusal) => {
-            server.metrics.bad_request();
-            refused_body(&parts.method, refusal)
-        }
-    }
-}
-
-fn refused_body(method: &Method, refusal: Refusal) -> Response<Reply> {
-    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    reply::error(method, status, refusal.sentence())
 }
 
 fn no_answer(method: &Method, reason: NoAnswer) -> Response<Reply> {
