@@ -71,6 +71,12 @@ async fn bring_up(
     let listeners = bind(spec)?;
     let library = instance.registry.config.library_file(spec);
     let generation = start(instance, &library).await?;
+    if !generation.manifest.exclusive.is_empty()
+        && let Err(reason) = bounded(&generation, "acquire", generation.acquire()).await
+    {
+        discard(&generation).await;
+        return Err(Refused(format!("cannot load `{}`: {reason}", spec.name)));
+    }
     instance.listen(listeners);
     activate(&generation);
     tracing::info!(
@@ -152,11 +158,21 @@ fn configure(instance: &Instance, staged: &Staged) -> Result<Vec<u8>, Refused> {
 
 async fn ready(generation: &Rc<Generation>, config: &[u8]) -> Result<(), String> {
     generation.prepare(config)?;
+    bounded(generation, "start", generation.start()).await
+}
+
+/// Gives a step of a generation's life `start_ms_max`.
+///
+/// # Errors
+/// The step's reason, or that it took too long.
+pub async fn bounded(
+    generation: &Rc<Generation>,
+    doing: &str,
+    step: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
     let limit = Duration::from_millis(generation.limits.start_ms_max);
-    match tokio::time::timeout(limit, generation.start()).await {
-        Ok(started) => started,
-        Err(_) => Err(format!("it did not start within {limit:?} (`start_ms_max`)")),
-    }
+    let done = tokio::time::timeout(limit, step).await;
+    done.unwrap_or_else(|_| Err(format!("{doing} took longer than {limit:?} (`start_ms_max`)")))
 }
 
 /// Unloads a generation that never served.

@@ -11,7 +11,7 @@ use crate::{
     plugin::{
         generation::Generation,
         instance::Instance,
-        lifecycle::{self, Refused, busy},
+        lifecycle::{self, Refused, bounded, busy},
         unload,
     },
 };
@@ -120,16 +120,6 @@ async fn retake(old: &Rc<Generation>, reason: String) -> String {
             format!("{reason}; and it could not take its exclusive resources back: {worse}")
         }
     }
-}
-
-async fn bounded(
-    generation: &Rc<Generation>,
-    doing: &str,
-    step: impl Future<Output = Result<(), String>>,
-) -> Result<(), String> {
-    let limit = Duration::from_millis(generation.limits.start_ms_max);
-    let done = tokio::time::timeout(limit, step).await;
-    done.unwrap_or_else(|_| Err(format!("{doing} took longer than {limit:?} (`start_ms_max`)")))
 }
 
 /// Compares versions of kept state before anything is touched.
