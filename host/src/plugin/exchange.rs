@@ -49,6 +49,9 @@ pub struct Exchange {
     /// Whom the answer comes from: its future while it is asked, and its handle of the request.
     future: RefCell<Option<Rc<PluginFuture>>>,
     answering: RefCell<Option<Answering>>,
+    /// While the answer is waited for: whoever is asked if it does not come from the one who is being asked. A generation
+    /// among them drains only when that is settled.
+    waiting: RefCell<Vec<InFlight>>,
     /// Where the head goes, during a call of the asking side only.
     sink: Cell<Option<HeadSink>>,
     status: Cell<u32>,
@@ -144,6 +147,7 @@ impl Exchange {
             owns_body,
             future: RefCell::default(),
             answering: RefCell::default(),
+            waiting: RefCell::default(),
             sink: Cell::new(None),
             status: Cell::new(0),
             response: RefCell::new(ResponseBody::Empty),
@@ -224,6 +228,7 @@ impl Exchange {
         if let Some(body) = self.request_body.as_ref().filter(|_| self.owns_body) {
             body.end(code);
         }
+        drop(self.waiting.take());
         drop(self.answering.take());
     }
 
@@ -262,7 +267,7 @@ impl Exchange {
         }
     }
 
-    /// Keeps a copy of the head if somebody else may have to be asked after all.
+    /// Keeps a copy of the head, and whom it would go to, if somebody else may have to be asked after all.
     fn keep(&self, head: Option<&RequestHead>) {
         if let Some(head) = head
             && self.at.get() < self.chain.routes.len()
@@ -270,12 +275,23 @@ impl Exchange {
         {
             *self.head.borrow_mut() = Some(Rc::new(OwnedHead::copy(head)));
         }
+        if head.is_some() {
+            let others = self.chain.routes.iter().skip(self.at.get());
+            let others = others.map(|route| InFlight::new(route.handler.generation()));
+            *self.waiting.borrow_mut() = others.collect();
+        }
     }
 
     /// Asks the next of the chain.
     fn ask(self: &Rc<Self>, head: Option<&RequestHead>) -> Result<Rc<PluginFuture>, Code> {
-        let route = self.chain.routes.get(self.at.get()).cloned().ok_or(code::NOT_FOUND)?;
-        self.at.set(self.at.get() + 1);
+        let route = loop {
+            let route = self.chain.routes.get(self.at.get()).cloned().ok_or(code::NOT_FOUND)?;
+            self.at.set(self.at.get() + 1);
+            // What was unloaded meanwhile, for its drain took too long, passes.
+            if !route.handler.object.is_given_back() {
+                break route;
+            }
+        };
         let (route, mount_length) = (&route.handler, route.mount_length());
         let kept = self.head.borrow().clone();
         match (head, kept) {
@@ -333,6 +349,7 @@ impl Exchange {
         let is_pulled = !matches!(response, ResponseBody::Empty);
         *self.response.borrow_mut() = response;
         self.status.set(head.status);
+        drop(self.waiting.take());
         let mut given = *head;
         given.length = length;
         if head.body != BODY_BYTES {

@@ -6,13 +6,17 @@ use std::{cell::Cell, ffi::c_void, rc::Rc};
 
 use medusa_abi::code::Code;
 
-use crate::plugin::{frame, generation::Generation};
+use crate::plugin::{
+    frame,
+    generation::{Generation, Phase},
+};
 
 /// A pointer of the plugin's that the host drops exactly once, inside of a call to its generation.
 pub struct Owned {
     generation: Rc<Generation>,
     data: *mut c_void,
     drop: Cell<Option<unsafe extern "C" fn(*mut c_void) -> Code>>,
+    is_held: Cell<bool>,
 }
 
 impl Owned {
@@ -23,7 +27,8 @@ impl Owned {
         drop: unsafe extern "C" fn(*mut c_void) -> Code,
     ) -> Owned {
         generation.owned.set(generation.owned.get() + 1);
-        Owned { generation: generation.clone(), data, drop: Cell::new(Some(drop)) }
+        let generation = generation.clone();
+        Owned { generation, data, drop: Cell::new(Some(drop)), is_held: Cell::new(true) }
     }
 
     /// Whose it is.
@@ -31,7 +36,7 @@ impl Owned {
         &self.generation
     }
 
-    /// The pointer, for the plugin's hooks.
+    /// The pointer, for the plugin's hooks. Not to be used once it was given back.
     pub fn data(&self) -> *mut c_void {
         self.data
     }
@@ -41,15 +46,32 @@ impl Owned {
     pub fn disown(&self) {
         self.drop.set(None);
     }
-}
 
-impl Drop for Owned {
-    fn drop(&mut self) {
+    /// Whether it was given back.
+    pub fn is_given_back(&self) -> bool {
+        !self.is_held.get()
+    }
+
+    /// Gives the pointer back now, whoever still holds this. Called when no code of the plugin is on the stack.
+    pub fn give_back(&self) {
+        if !self.is_held.replace(false) {
+            return;
+        }
         self.generation.owned.set(self.generation.owned.get() - 1);
         if let Some(drop) = self.drop.take() {
             // SAFETY: The pointer came with this hook, is dropped only here, and its library is mapped while `owned` of
             // its generation is not zero.
             frame::enter(&self.generation, || unsafe { drop(self.data) });
         }
+        // It may have been what kept a pinned library.
+        if self.generation.phase.get() == Phase::Pinned {
+            self.generation.stirred();
+        }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }

@@ -101,6 +101,11 @@ fn cut(generation: &Rc<Generation>) {
     for resource in resources {
         match resource {
             Resource::Metric(metric) => generation.metrics.borrow_mut().push(metric),
+            // An exchange of others may have it on its list; it will not be asked any more.
+            Resource::Route(route) => {
+                route.unmount();
+                route.object.give_back();
+            }
             other => offer::dropped(other),
         }
     }
