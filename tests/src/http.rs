@@ -4,6 +4,7 @@ use std::{
     fmt,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ pub struct Client {
     /// Received and not yet part of a response that was returned.
     unread: Vec<u8>,
     has_ended: bool,
+    pace: Option<(usize, Duration)>,
 }
 
 /// How the peer ended the connection.
@@ -52,7 +54,12 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, unread: Vec::new(), has_ended: false })
+        Ok(Self { stream, unread: Vec::new(), has_ended: false, pace: None })
+    }
+
+    /// From now on, reads at most `bytes_max` at a time, and pauses after each: a slow reader.
+    pub fn read_slowly(&mut self, bytes_max: usize, pause: Duration) {
+        self.pace = Some((bytes_max, pause));
     }
 
     /// Sends these bytes and no others.
@@ -218,10 +225,15 @@ impl Client {
 
     fn read_more(&mut self) -> Result<(), Broken> {
         let mut bytes = [0; 64 * 1024];
+        let (bytes_max, pause) = self.pace.unwrap_or((bytes.len(), Duration::ZERO));
+        let bytes_max = bytes_max.min(bytes.len());
         let received = || self.unread.clone();
-        match self.stream.read(&mut bytes) {
+        match self.stream.read(&mut bytes[..bytes_max]) {
             Ok(0) => self.has_ended = true,
-            Ok(n) => self.unread.extend_from_slice(&bytes[..n]),
+            Ok(n) => {
+                self.unread.extend_from_slice(&bytes[..n]);
+                thread::sleep(pause);
+            }
             Err(error) => match error.kind() {
                 ErrorKind::Interrupted => {}
                 ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -262,7 +274,7 @@ impl fmt::Debug for Client {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, thread};
+    use std::net::TcpListener;
 
     use super::*;
 

@@ -14,6 +14,9 @@ use crate::{
 /// Of the sample site's file that takes a while to send: far more than the buffers of two sockets hold.
 const LARGE_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The build id of plugins in a tree for tests. Tests that alternate builds write another number over it, in copies.
+pub(crate) const TEST_BUILD_ID: &str = "build-00000000";
+
 /// What to build, how, and where to leave it.
 pub(crate) struct Plan {
     /// A cargo profile.
@@ -91,6 +94,9 @@ fn compile(workspace: &Workspace, plan: &Plan, packages: &[&Package]) -> Result<
     }
     let mut command = cargo::cargo();
     command.current_dir(&workspace.root).args(["build", "--profile", &plan.profile]);
+    if plan.with_fixtures {
+        command.env("MEDUSA_BUILD_ID", TEST_BUILD_ID);
+    }
     for package in packages {
         command.args(["--package", &package.name]);
     }

@@ -5,7 +5,7 @@ use std::{env, fs};
 use crate::{
     Result,
     arguments::Arguments,
-    build::{self, Plan},
+    build::{self, Plan, TEST_BUILD_ID},
     cargo::{cargo, check},
     tidy,
     tree::Tree,
@@ -57,7 +57,8 @@ fn run_tests(workspace: &Workspace, tree: &Tree, filter: Option<&str>) -> Result
         command.current_dir(&workspace.root).args(["test", "--profile", PROFILE, "--no-fail-fast"]);
         command.args(names.iter().flat_map(|name| ["--package", name]));
         command.args(filter);
-        command.env("MEDUSA_TREE", &tree.root);
+        // The build id is the tree's, so that what was compiled for it is used again.
+        command.env("MEDUSA_TREE", &tree.root).env("MEDUSA_BUILD_ID", TEST_BUILD_ID);
         // Both run in any case: whoever mends tests wants to see all that fail.
         outcome = outcome.and(check(&mut command));
     }
