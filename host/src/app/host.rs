@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use medusa_abi::service::METRIC_GAUGE;
 use tokio::sync::Notify;
 
 use crate::{
@@ -20,8 +21,8 @@ use crate::{
         command::Role,
         control::{
             ApplyFailure, ApplyOutcome, ConnectionStatus, Control, HostStatus, InstanceStatus,
-            Later, ListenerStatus, Pace, PluginCall, PluginCommand, Refusal, RoutePlace,
-            RouteStatus, UnloadOutcome, UpgradeOutcome,
+            Later, ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal,
+            RoutePlace, RouteStatus, UnloadOutcome, UpgradeOutcome,
         },
     },
     net::connections,
@@ -29,6 +30,7 @@ use crate::{
         generation::{Generation, Phase},
         instance,
         lifecycle::{self, Refused},
+        offer::Metric,
         registry::Registry,
         unload::{self, Unloaded},
         upgrade,
@@ -377,6 +379,22 @@ impl Control for Host {
             }
         }
         listeners
+    }
+
+    fn metrics(&self) -> Vec<MetricStatus> {
+        let instances = self.registry.instances();
+        let running = instances.iter().filter_map(|instance| instance.current());
+        let of = |generation: Rc<Generation>| {
+            let metrics = generation.handles.all::<Metric>();
+            metrics.into_iter().map(move |(_, metric)| MetricStatus {
+                instance: generation.name().to_owned(),
+                name: metric.name.clone(),
+                kind: if metric.kind == METRIC_GAUGE { "gauge" } else { "counter" }.to_owned(),
+                value: metric.value(),
+                help: metric.help.clone(),
+            })
+        };
+        running.flat_map(of).collect()
     }
 
     fn connections(&self) -> Vec<ConnectionStatus> {

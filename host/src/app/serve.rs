@@ -1,6 +1,6 @@
 //! `medusa serve`: the runtime, the monitor, and the end by signal or command.
 
-use std::{future::Future, process::ExitCode, rc::Rc, time::Duration};
+use std::{future::Future, process::ExitCode, rc::Rc};
 
 use tokio::{
     runtime,
@@ -33,8 +33,8 @@ fn serve(config: Config) -> Result<(), String> {
     let queued_max = usize::try_from(limits.jobs_queued_max).unwrap_or(usize::MAX);
     let pool = Pool::start(threads, queued_max)
         .map_err(|error| format!("cannot start the pool's threads: {error}"))?;
-    let watchdog = Watchdog::start(Duration::from_millis(limits.stall_ms))
-        .map_err(|error| format!("cannot start the watchdog: {error}"))?;
+    let watchdog =
+        Watchdog::start().map_err(|error| format!("cannot start the watchdog: {error}"))?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(runtime::LocalOptions::default());

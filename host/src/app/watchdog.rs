@@ -22,18 +22,18 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts to watch: a call into a plugin that takes longer than `stall` is logged once, and again when it ends.
+    /// Starts to watch: a call into a plugin that takes longer than its `stall_ms` is logged once, and again when it ends.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn start(stall: Duration) -> std::io::Result<Watchdog> {
+    pub fn start() -> std::io::Result<Watchdog> {
         let (stop, stalls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (seen, counted) = (stop.clone(), stalls.clone());
         let watch = move || {
             let mut look = Look::default();
             while !seen.load(Ordering::Relaxed) {
                 thread::park_timeout(LOOK_EVERY);
-                look.again(stall, &counted);
+                look.again(&counted);
             }
         };
         let thread = thread::Builder::new().name("medusa-watchdog".to_owned()).spawn(watch)?;
@@ -66,7 +66,7 @@ struct Look {
 }
 
 impl Look {
-    fn again(&mut self, stall: Duration, stalls: &AtomicU64) {
+    fn again(&mut self, stalls: &AtomicU64) {
         let (instance, entry) = frame::running();
         if instance == 0 || entry != self.entry {
             if let (Some(name), Some(since)) = (self.said.take(), self.since) {
@@ -80,18 +80,20 @@ impl Look {
             self.since = Some(Instant::now());
             return;
         };
-        if self.said.is_none() && since.elapsed() >= stall {
-            let name = OffLoop::find(instance)
-                .map_or_else(|| instance.to_string(), |plugin| plugin.name.clone());
+        if self.said.is_some() {
+            return;
+        }
+        let Some(plugin) = OffLoop::find(instance) else { return };
+        if since.elapsed() >= plugin.stall {
             let for_ms = since.elapsed().as_millis();
             stalls.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
-                instance = name,
+                instance = plugin.name,
                 for_ms,
                 "the plugin blocks the loop: nobody else is served while one of its calls runs; \
                  let it use `blocking` for slow work"
             );
-            self.said = Some(name);
+            self.said = Some(plugin.name.clone());
         }
     }
 }

@@ -12,7 +12,6 @@ pub(super) fn config(config: &Config, problems: &mut Diagnostics) {
     for instance in &config.instances {
         tls_names(instance, &config.tls, problems);
     }
-    stalls(config, problems);
 }
 
 /// Checks that the certificates which an instance names are there.
@@ -115,26 +114,6 @@ fn addresses(instances: &[Instance], problems: &mut Diagnostics) {
     }
 }
 
-/// The hard limit of a stall must not be below the soft one.
-fn stalls(config: &Config, problems: &mut Diagnostics) {
-    let holders =
-        config.instances.iter().map(|instance| (&instance.limits, instance.header.clone()));
-    for (limits, span) in std::iter::once((&config.limits, 0..0)).chain(holders) {
-        if limits.stall_ms > limits.stall_hard_ms {
-            let message = format!(
-                "stall_ms ({}) is above stall_hard_ms ({})",
-                limits.stall_ms, limits.stall_hard_ms
-            );
-            problems.push(Diagnostic::new(
-                span,
-                message,
-                "lower stall_ms, or raise stall_hard_ms below [host.limits]",
-            ));
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::config::{Config, Source};
@@ -194,7 +173,6 @@ mod tests {
         let tls = "name = \"a\"; listen = { address = \"[::]:80\", tls = \"defautl\" }";
         check(&plugins(&[tls]), &["there is no [tls.defautl]"]);
         check(&format!("[tls.defautl]\n{}", plugins(&[tls])), &[]);
-        check("[host.limits]\nstall_ms = 20_000\n", &["stall_ms (20000) is above stall_hard_ms"]);
     }
 
     #[test]

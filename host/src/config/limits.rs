@@ -101,9 +101,7 @@ limits! {
     panics_per_minute_max: Instance = 60, 0 => 1_000_000;
     /// How long one poll of a plugin may take before the log names the plugin.
     stall_ms: Instance = 100, 1 => 3_600_000;
-    /// How long one poll of a plugin may take before the plugin counts as stuck for good.
-    stall_hard_ms: Host = 10_000, 100 => 3_600_000;
-    /// How long a plugin may take to prepare (to look at its configuration, without side effects).
+    /// How long a plugin may take to prepare (to look at its configuration, without side effects); else it is refused.
     prepare_ms_max: Instance = 5_000, 1 => 600_000;
     /// How long a plugin may take to start; after it the load or upgrade is given up.
     start_ms_max: Instance = 30_000, 1 => 3_600_000;

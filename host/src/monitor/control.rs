@@ -29,6 +29,8 @@ pub trait Control {
     fn instances(&self) -> Vec<InstanceStatus>;
     /// All listeners.
     fn listeners(&self) -> Vec<ListenerStatus>;
+    /// What the running plugins count of their own.
+    fn metrics(&self) -> Vec<MetricStatus>;
     /// All connections.
     fn connections(&self) -> Vec<ConnectionStatus>;
     /// All routes, in the order in which they are asked.
@@ -228,6 +230,18 @@ pub struct ListenerStatus {
     pub connections: u64,
     /// Accepted since it was bound.
     pub accepted: u64,
+}
+
+/// One metric of a plugin's.
+#[derive(Clone, Debug, Default, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct MetricStatus {
+    pub instance: String,
+    pub name: String,
+    /// `counter` or `gauge`.
+    pub kind: String,
+    pub value: u64,
+    pub help: String,
 }
 
 /// One connection.

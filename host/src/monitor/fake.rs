@@ -22,8 +22,8 @@ use crate::{
         command::Role,
         control::{
             ApplyOutcome, ConnectionStatus, Control, HostStatus, InstanceStatus, Later,
-            ListenerStatus, Pace, PluginCall, PluginCommand, Refusal, RoutePlace, RouteStatus,
-            UnloadOutcome, UpgradeOutcome,
+            ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal, RoutePlace,
+            RouteStatus, UnloadOutcome, UpgradeOutcome,
         },
         protocol::{self, Reply},
         words,
@@ -186,6 +186,16 @@ impl Control for Fake {
             instance: "web".to_owned(),
             address: "[::1]:80".to_owned(),
             ..Default::default()
+        }]
+    }
+
+    fn metrics(&self) -> Vec<MetricStatus> {
+        vec![MetricStatus {
+            instance: "web".to_owned(),
+            name: "requests_total".to_owned(),
+            kind: "counter".to_owned(),
+            value: 7,
+            help: "Requests.".to_owned(),
         }]
     }
 

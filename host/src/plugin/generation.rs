@@ -6,6 +6,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use medusa_abi::{
@@ -129,13 +130,15 @@ impl Generation {
         let number = instance.next_generation();
         let registry = &instance.registry;
         let id = registry.next_id();
-        let off_loop = OffLoop::new(id, &instance.name, registry.posts.clone());
+        let limits = instance.limits();
+        let stall = Duration::from_millis(limits.stall_ms);
+        let off_loop = OffLoop::new(id, &instance.name, stall, registry.posts.clone());
         Rc::new(Generation {
             id,
             number,
             instance: instance.clone(),
             manifest,
-            limits: instance.limits(),
+            limits,
             phase: Cell::new(Phase::Starting),
             reason: RefCell::default(),
             handles: Handles::default(),

@@ -2,7 +2,12 @@
 
 #![allow(unsafe_code)] // Reads the library's root.
 
-use std::{ffi::CString, path::Path, rc::Rc, time::Duration};
+use std::{
+    ffi::CString,
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use medusa_abi::{
     ABI_MAJOR, ABI_MINOR, ENTRY_SYMBOL,
@@ -157,7 +162,15 @@ fn configure(instance: &Instance, staged: &Staged) -> Result<Vec<u8>, Refused> {
 }
 
 async fn ready(generation: &Rc<Generation>, config: &[u8]) -> Result<(), String> {
+    // It cannot be interrupted; but what takes too long at a load would also stop the loop at every upgrade.
+    let (begun, limit) = (Instant::now(), Duration::from_millis(generation.limits.prepare_ms_max));
     generation.prepare(config)?;
+    if begun.elapsed() > limit {
+        let took = begun.elapsed();
+        return Err(format!(
+            "it took {took:?} to prepare, and may take {limit:?} (`prepare_ms_max`)"
+        ));
+    }
     bounded(generation, "start", generation.start()).await
 }
 

@@ -6,6 +6,7 @@ use std::{
         Arc, LazyLock, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use medusa_abi::data::InstanceId;
@@ -26,6 +27,8 @@ pub struct Post {
 pub struct OffLoop {
     /// The instance's name.
     pub name: String,
+    /// How long one call into it may take before the log names it.
+    pub stall: Duration,
     /// Panics that the plugin's hook has told of.
     pub panics: AtomicU64,
     id: InstanceId,
@@ -37,9 +40,15 @@ static ALL: LazyLock<RwLock<HashMap<InstanceId, Arc<OffLoop>>>> = LazyLock::new(
 
 impl OffLoop {
     /// Makes it known under its id.
-    pub fn new(id: InstanceId, name: &str, posts: UnboundedSender<Post>) -> Arc<OffLoop> {
+    pub fn new(
+        id: InstanceId,
+        name: &str,
+        stall: Duration,
+        posts: UnboundedSender<Post>,
+    ) -> Arc<OffLoop> {
         let this = Arc::new(OffLoop {
             name: name.to_owned(),
+            stall,
             panics: 0.into(),
             id,
             posts,

@@ -4,7 +4,7 @@ use crate::{
     config::units,
     monitor::{
         command::{Call, Failure},
-        control::{ConnectionStatus, HostStatus, InstanceStatus, ListenerStatus},
+        control::{ConnectionStatus, HostStatus, InstanceStatus, ListenerStatus, MetricStatus},
         table::{self, Table},
     },
 };
@@ -31,6 +31,22 @@ pub(super) async fn plugins(call: Call) -> Result<(), Failure> {
             .await?);
     }
     Ok(call.out.text(&instances_text(&instances, call.width)).await?)
+}
+
+/// `metrics`
+pub(super) async fn metrics(call: Call) -> Result<(), Failure> {
+    let mut metrics = call.control.metrics();
+    if let Some(name) = call.arguments.get("NAME") {
+        metrics.retain(|metric| metric.instance == name);
+    }
+    if call.json {
+        return Ok(call.out.json(&metrics).await?);
+    }
+    let mut table = Table::new(&["instance", "metric", "kind", "value#", "help"]);
+    for MetricStatus { instance, name, kind, value, help } in metrics {
+        table.row([instance, name, kind, value.to_string(), help]);
+    }
+    Ok(call.out.text(&table.render(call.width)).await?)
 }
 
 /// `listeners`

@@ -117,6 +117,14 @@ pub const COMMANDS: &[Command] = &[
         run: |call| Box::pin(lifecycle::upgrade(call)),
     },
     Command {
+        name: "metrics",
+        arguments: &[argument(Form::Optional, "NAME", "only those of this instance")],
+        summary: "what the plugins count of their own",
+        role: Role::Viewer,
+        changes: false,
+        run: |call| Box::pin(look::metrics(call)),
+    },
+    Command {
         name: "listeners",
         arguments: &[],
         summary: "where the instances listen",
