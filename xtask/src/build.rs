@@ -80,7 +80,13 @@ fn place_libraries(
 ) -> Result<()> {
     let packages: Vec<_> = workspace.of_kind(kind).collect();
     std::fs::create_dir_all(tree.root.join(folder))?;
-    for artifact in compile(workspace, plan, &packages)? {
+    let (plain, special): (Vec<_>, Vec<_>) =
+        packages.iter().partition(|package| package.rustc.is_empty());
+    let mut artifacts = compile(workspace, plan, &plain)?;
+    for package in special {
+        artifacts.extend(compile(workspace, plan, &[package])?);
+    }
+    for artifact in artifacts {
         if let Some(package) = packages.iter().find(|package| package.id == artifact.package_id) {
             tree.place(&artifact.path, &format!("{folder}/{}.so", package.plugin_name()))?;
         }
@@ -88,19 +94,19 @@ fn place_libraries(
     Ok(())
 }
 
+/// Compiles packages in one run of cargo. A package with arguments of its own for rustc has to come alone.
 fn compile(workspace: &Workspace, plan: &Plan, packages: &[&Package]) -> Result<Vec<Artifact>> {
-    if packages.is_empty() {
-        return Ok(Vec::new());
-    }
+    let Some(first) = packages.first() else { return Ok(Vec::new()) };
+    let verb = if first.rustc.is_empty() { "build" } else { "rustc" };
     let mut command = cargo::cargo();
-    command.current_dir(&workspace.root).args(["build", "--profile", &plan.profile]);
+    command.current_dir(&workspace.root).args([verb, "--profile", &plan.profile]);
     if plan.with_fixtures {
         command.env("MEDUSA_BUILD_ID", TEST_BUILD_ID);
     }
     for package in packages {
         command.args(["--package", &package.name]);
     }
-    let mut artifacts = cargo::build(&mut command)?;
+    let mut artifacts = cargo::build(&mut command, &first.rustc)?;
     artifacts.retain(|artifact| packages.iter().any(|package| package.id == artifact.package_id));
     Ok(artifacts)
 }

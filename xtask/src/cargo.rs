@@ -47,11 +47,14 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// Runs `cargo build` and returns the programs and shared libraries that it made or found up to date.
 ///
-/// Asking cargo is the only way that holds for every target directory, target and profile.
-pub(crate) fn build(command: &mut Command) -> Result<Vec<Artifact>> {
+/// Asking cargo is the only way that holds for every target directory, target and profile. `rustc` goes to the compiler.
+pub(crate) fn build(command: &mut Command, rustc: &[String]) -> Result<Vec<Artifact>> {
     let line = shown(command);
     println!("$ {line}");
     command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    if !rustc.is_empty() {
+        command.arg("--").args(rustc);
+    }
     let mut child = command.spawn().map_err(|error| format!("cannot run `{line}`: {error}"))?;
     let stdout = child.stdout.take().expect("standard output was asked for as a pipe");
     let mut artifacts = Vec::new();

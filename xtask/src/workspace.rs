@@ -22,6 +22,8 @@ pub(crate) struct Package {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// Arguments for rustc that only this package gets: `rustc` in its `[package.metadata.medusa]`.
+    pub(crate) rustc: Vec<String>,
 }
 
 /// What a member is for; decided by where it lies.
@@ -74,10 +76,12 @@ impl Package {
             Ok(path) if is_cdylib && path.starts_with("tests/fixtures") => Kind::Fixture,
             _ => Kind::Other,
         };
+        let rustc = package["metadata"]["medusa"]["rustc"].as_array().into_iter().flatten();
         Ok(Self {
             id: text_of(&package["id"])?.to_owned(),
             name: text_of(&package["name"])?.to_owned(),
             kind,
+            rustc: rustc.filter_map(Value::as_str).map(str::to_owned).collect(),
         })
     }
 }
