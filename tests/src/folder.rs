@@ -16,6 +16,7 @@ use crate::{CtlOutput, Server, Tree, ctl, wait::PATIENCE};
 #[derive(Debug)]
 pub struct Folder {
     folder: TempDir,
+    program: PathBuf,
 }
 
 impl Folder {
@@ -35,7 +36,7 @@ impl Folder {
             .prefix("medusa-")
             .tempdir()
             .expect("a temporary folder can be made");
-        let folder = Self { folder };
+        let folder = Self { folder, program: Tree::get().program() };
         fs::create_dir(folder.path("plugins")).expect("a folder can be made in a new folder");
         for library in Tree::get().libraries() {
             let name = library.file_name().expect("a library has a name").to_owned();
@@ -43,6 +44,19 @@ impl Folder {
                 .expect("a link can be made in a new folder");
         }
         folder
+    }
+
+    /// Has another build of the host run here.
+    #[must_use]
+    pub fn with_program(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
+    }
+
+    /// The host's program that runs here: the tree's, unless a test wants another.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// The path of something in it.
@@ -115,7 +129,7 @@ impl Folder {
         arguments: impl IntoIterator<Item = S>,
         input: &str,
     ) -> CtlOutput {
-        let mut command = Command::new(Tree::get().program());
+        let mut command = Command::new(&self.program);
         ctl::run(command.current_dir(self.path("")).args(arguments), input, PATIENCE)
     }
 

@@ -13,6 +13,7 @@
 //!
 //! Nothing here knows a type of the host: what is tested is what an operator and a peer can see.
 
+mod canary;
 mod ctl;
 mod folder;
 mod http;
@@ -25,6 +26,7 @@ mod tool;
 mod tree;
 mod wait;
 
+pub use canary::Canary;
 pub use ctl::CtlOutput;
 pub use folder::Folder;
 pub use http::{Client, End, exchange};

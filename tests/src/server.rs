@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{CtlOutput, Folder, Process, Tree, ctl, wait::PATIENCE, wait_for};
+use crate::{CtlOutput, Folder, Process, ctl, wait::PATIENCE, wait_for};
 
 /// A running server. When dropped it is told to end (SIGTERM), and must end by itself and without a complaint.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Server {
         let configuration = folder.configure(configuration);
         let log =
             File::create(folder.path("server.log")).expect("a file can be made in a new folder");
-        let child = Command::new(Tree::get().program())
+        let child = Command::new(folder.program())
             .arg("serve")
             .arg("--config")
             .arg(configuration)
@@ -68,9 +68,7 @@ impl Server {
             .stdout(log.try_clone().expect("a file's descriptor can be copied"))
             .stderr(log)
             .spawn()
-            .unwrap_or_else(|error| {
-                panic!("cannot run {}: {error}", Tree::get().program().display())
-            });
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", folder.program().display()));
         let mut server = Self { child, folder };
         wait_for("the server to serve", PATIENCE, || {
             let ended = server.child.try_wait().expect("a child can be waited for");
@@ -110,7 +108,7 @@ impl Server {
     /// `medusa ctl --socket …`, for a command that is to run beside the test.
     #[must_use]
     pub fn ctl_command(&self) -> Command {
-        let mut command = Command::new(Tree::get().program());
+        let mut command = Command::new(self.folder.program());
         command.arg("ctl").arg("--socket").arg(self.socket());
         command
     }
