@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // Reads the library's root.
 
 use std::{
+    error::Error as _,
     ffi::CString,
     path::Path,
     rc::Rc,
@@ -11,6 +12,7 @@ use std::{
 
 use medusa_abi::{
     ABI_MAJOR, ABI_MINOR, ENTRY_SYMBOL,
+    code::Code,
     proof::{self, LayoutProof},
     root::{Hooks, MAGIC, Root},
 };
@@ -21,11 +23,16 @@ use crate::{
     plugin::{
         generation::{Generation, Phase},
         instance::Instance,
-        library::{Library, Staged},
+        library::{Library, LoadError, Staged},
         registry::Registry,
         unload::{self, Unloaded},
     },
 };
+
+/// The table of hooks at minor 0, the oldest that this host serves; it has grown since with every hook behind these. What
+/// an older plugin's table does not have is not called.
+const HOOKS_BYTES_MIN: usize =
+    std::mem::offset_of!(Hooks, heap_release) + size_of::<unsafe extern "C" fn() -> Code>();
 
 /// Why something was not done, for the operator: what was tried, and what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +131,7 @@ pub async fn start(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generation
     let staged = stage(&instance.registry, path).await.map_err(cannot)?;
     let config = configure(instance, &staged)?;
     let manifest = staged.inspection().manifest.clone();
-    let library = staged.open().map_err(|error| cannot(error.to_string()))?;
+    let library = staged.open().map_err(|error| cannot(reason(&error)))?;
     let root = match root(&library) {
         Ok(root) => root,
         Err(reason) => {
@@ -148,7 +155,16 @@ async fn stage(registry: &Registry, path: &Path) -> Result<Staged, String> {
     let path = path.to_owned();
     let ticket =
         registry.pool.submit(move || Library::stage(&path)).map_err(|full| full.to_string())?;
-    ticket.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    ticket.await.map_err(|error| error.to_string())?.map_err(|error| reason(&error))
+}
+
+/// Why a library was not opened, for a sentence that names its path already.
+fn reason(error: &LoadError) -> String {
+    match (error, error.source()) {
+        (LoadError::Refused { .. } | LoadError::Watch { .. }, Some(source)) => source.to_string(),
+        (_, Some(source)) => format!("{error}: {source}"),
+        (_, None) => error.to_string(),
+    }
 }
 
 fn configure(instance: &Instance, staged: &Staged) -> Result<Vec<u8>, Refused> {
@@ -203,7 +219,7 @@ pub async fn discard(generation: &Rc<Generation>) {
 fn root(library: &Library) -> Result<*const Root, String> {
     let entry = CString::new(ENTRY_SYMBOL).expect("the symbol's name holds no NUL");
     // SAFETY: The symbol is looked up as data; what it points at is checked below before it is believed.
-    let root: *const Root = unsafe { library.symbol(&entry) }.map_err(|error| error.to_string())?;
+    let root: *const Root = unsafe { library.symbol(&entry) }.map_err(|error| reason(&error))?;
     // SAFETY: The symbol lies in the library, which is mapped; its first word is read, then its size.
     let Some(found) = (unsafe { root.as_ref() }) else {
         return Err(format!("its `{ENTRY_SYMBOL}` is null"));
@@ -219,10 +235,9 @@ fn root(library: &Library) -> Result<*const Root, String> {
     }
     // SAFETY: The table is a static of the library; only its size is read before that is known.
     let size = unsafe { found.hooks.as_ptr().cast::<usize>().as_ref() }.copied().unwrap_or(0);
-    if size < size_of::<Hooks>() {
+    if size < HOOKS_BYTES_MIN {
         return Err(format!(
-            "its table of hooks has {size} bytes, and {} are needed",
-            size_of::<Hooks>()
+            "its table of hooks has {size} bytes, and {HOOKS_BYTES_MIN} are needed"
         ));
     }
     if let Some(layout) = found.layout {
