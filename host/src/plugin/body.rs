@@ -7,7 +7,7 @@ use std::{
     ffi::c_void,
     ptr::NonNull,
     rc::Rc,
-    task::Waker,
+    task::{Poll, Waker},
 };
 
 use medusa_abi::{
@@ -16,6 +16,7 @@ use medusa_abi::{
     http::{BodyHooks, BodySource, FRAME_DATA, FRAME_TRAILERS, Field, Frame, FrameSink},
     task::Context,
 };
+use tokio::task::coop::poll_proceed;
 
 use crate::{
     file::File,
@@ -77,6 +78,10 @@ impl PluginBody {
         if let Some(code) = self.ended.get() {
             return code;
         }
+        // A body that always has another frame must not hold the loop until it ends; empty frames would for ever.
+        let Poll::Ready(turn) = poll_proceed(&mut std::task::Context::from_waker(waker)) else {
+            return code::PENDING;
+        };
         let data = match self.object.borrow().as_ref() {
             Some(object) if !self.pulling.replace(true) => object.data(),
             _ => return code::INVALID,
@@ -98,6 +103,9 @@ impl PluginBody {
             code::READY if !forward.delivered => code::INVALID,
             code => code,
         };
+        if code != code::PENDING {
+            turn.made_progress();
+        }
         if code != code::READY && code != code::PENDING {
             self.ended.set(Some(code));
         }
