@@ -126,6 +126,13 @@ impl PluginFuture {
             self.state.set(State::Idle);
             return Poll::Pending;
         }
+        if !means_something(code) {
+            tracing::warn!(
+                instance = self.generation.name(),
+                task = self.name,
+                "the plugin answered {code} to a poll, which means nothing"
+            );
+        }
         self.finish(code);
         Poll::Ready(code)
     }
@@ -173,4 +180,9 @@ impl PluginFuture {
             waiter.wake();
         }
     }
+}
+
+/// Whether a task may end with this code.
+fn means_something(code: Code) -> bool {
+    (code::UNSUPPORTED..=code::PASS).contains(&code) || code::errno(code).is_some()
 }
