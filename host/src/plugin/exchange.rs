@@ -52,6 +52,8 @@ pub struct Exchange {
     /// While the answer is waited for: whoever is asked if it does not come from the one who is being asked. A generation
     /// among them drains only when that is settled.
     waiting: RefCell<Vec<InFlight>>,
+    /// Whoever on the asking side waits for the head or for a frame.
+    asker: RefCell<Option<Waker>>,
     /// Where the head goes, during a call of the asking side only.
     sink: Cell<Option<HeadSink>>,
     status: Cell<u32>,
@@ -148,6 +150,7 @@ impl Exchange {
             future: RefCell::default(),
             answering: RefCell::default(),
             waiting: RefCell::default(),
+            asker: RefCell::default(),
             sink: Cell::new(None),
             status: Cell::new(0),
             response: RefCell::new(ResponseBody::Empty),
@@ -155,7 +158,8 @@ impl Exchange {
             ended: Cell::new(false),
             observed,
         });
-        match this.drive(Some(start.head), start.sink, waker) {
+        let code = this.drive(Some(start.head), start.sink, waker);
+        match this.awaited(code, waker) {
             code::READY | code::PENDING => asking
                 .handles
                 .insert(this.clone(), u64::MAX)
@@ -181,7 +185,8 @@ impl Exchange {
         if self.status.get() != 0 {
             return code::READY;
         }
-        self.drive(None, sink, waker)
+        let code = self.drive(None, sink, waker);
+        self.awaited(code, waker)
     }
 
     /// The next frame of the response's body.
@@ -194,7 +199,29 @@ impl Exchange {
             self.future.take();
         }
         let Ok(mut response) = self.response.try_borrow_mut() else { return code::INVALID };
-        response.pull(to, sink, waker)
+        let code = response.pull(to, sink, waker);
+        self.awaited(code, waker)
+    }
+
+    /// Remembers who waits for more than the plugin's own word: the end of the plugin.
+    fn awaited(&self, code: Code, waker: &Waker) -> Code {
+        let mut asker = self.asker.borrow_mut();
+        if code == code::PENDING && !asker.as_ref().is_some_and(|it| it.will_wake(waker)) {
+            *asker = Some(waker.clone());
+        }
+        code
+    }
+
+    /// The answering side goes: its body breaks off, and whoever waits is woken to hear of it.
+    fn abandon(&self) {
+        if let Ok(response) = self.response.try_borrow()
+            && let ResponseBody::Plugin(body) = &*response
+        {
+            body.end(code::GONE);
+        }
+        if let Some(asker) = self.asker.take() {
+            asker.wake();
+        }
     }
 
     /// Ends it as the asking side says, and tells the observers.
@@ -429,6 +456,11 @@ impl Exchange {
 }
 
 impl Request {
+    /// The plugin goes before the exchange has ended.
+    pub fn abandon(&self) {
+        self.exchange.abandon();
+    }
+
     /// Answers it, once.
     pub fn respond(&self, from: &Rc<Generation>, head: &ResponseHead) -> Code {
         self.exchange.respond(from, head)

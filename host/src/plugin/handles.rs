@@ -197,6 +197,11 @@ impl Handles {
         slots.iter().enumerate().filter_map(held).collect()
     }
 
+    /// Lets nothing more in; what is there can still be used and taken out.
+    pub fn seal(&self) {
+        self.closed.set(true);
+    }
+
     /// Takes everything out, in no order, and lets nothing more in.
     pub fn close(&self) -> Vec<Resource> {
         self.closed.set(true);

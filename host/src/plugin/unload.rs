@@ -3,6 +3,7 @@
 use std::{rc::Rc, sync::atomic::Ordering, time::Duration};
 
 use crate::plugin::{
+    exchange::Request,
     generation::{Generation, Phase},
     handles::Resource,
     interpose::{self, ImageId},
@@ -93,10 +94,15 @@ pub async fn finish(generation: &Rc<Generation>) -> Unloaded {
 
 /// Drops the plugin's futures, then its handles, and with them everything that it registered.
 fn cut(generation: &Rc<Generation>) {
+    // Before the first drop: a task that spawns another when it is dropped would be cut for ever.
+    generation.handles.seal();
     for (_, thread) in generation.handles.all::<PluginThread>() {
         thread.stop();
     }
     generation.cut();
+    for (_, request) in generation.handles.all::<Request>() {
+        request.abandon();
+    }
     let resources = generation.handles.close();
     for resource in resources {
         match resource {
@@ -185,7 +191,10 @@ fn keeps(generation: &Generation, image: ImageId) -> Option<String> {
     let mut kept = Vec::new();
     let mut keep = |count: usize, what: &str| {
         if count > 0 {
-            kept.push(format!("{count} {what}{}", if count == 1 { "" } else { "s" }));
+            kept.push(format!(
+                "{count} {}",
+                what.replacen("(s)", if count == 1 { "" } else { "s" }, 1)
+            ));
         }
     };
     if pending.live_threads > 0 {
@@ -193,20 +202,20 @@ fn keeps(generation: &Generation, image: ImageId) -> Option<String> {
             interpose::threads(image).iter().map(|thread| format!("`{}`", thread.name)).collect();
         keep(
             pending.live_threads,
-            &format!("running thread ({}) that the plugin started itself", names.join(", ")),
+            &format!("running thread(s) ({}) that the plugin started itself", names.join(", ")),
         );
     }
-    keep(generation.threads_running.get() as usize, "running thread of the plugin's own");
-    keep(generation.jobs_running.get() as usize, "running blocking job");
-    keep(generation.depth.get() as usize, "call that has not returned");
-    keep(generation.futures.borrow().len(), "task that could not be dropped");
-    keep(generation.owned.get() as usize, "object that the host still holds");
+    keep(generation.threads_running.get() as usize, "running thread(s) of the plugin's own");
+    keep(generation.jobs_running.get() as usize, "running blocking job(s)");
+    keep(generation.depth.get() as usize, "call(s) without an answer");
+    keep(generation.futures.borrow().len(), "task(s) that could not be dropped");
+    keep(generation.owned.get() as usize, "object(s) that the host still holds");
     keep(
         generation.foreign_wakers.load(Ordering::Acquire),
-        "waker of the plugin's that the host still holds",
+        "waker(s) of the plugin's that the host still holds",
     );
-    keep(pending.destructors, "thread-local destructor that was not run");
-    keep(pending.keys_with_values, "thread-specific value that was not dropped");
+    keep(pending.destructors, "thread-local destructor(s) not run");
+    keep(pending.keys_with_values, "thread-specific value(s) not dropped");
     (!kept.is_empty()).then(|| kept.join(", "))
 }
 
