@@ -34,6 +34,7 @@ use crate::{
         serve::Service,
         sink,
         waker::Cells,
+        work::PluginThread,
     },
 };
 
@@ -69,8 +70,8 @@ pub struct Generation {
     pub owned: Cell<u32>,
     /// Jobs of it on the pool, waiting or running.
     pub jobs_running: Cell<u32>,
-    /// Threads that the host made for it.
-    pub threads_running: Cell<u32>,
+    /// Threads that the host made for it and that still run.
+    pub threads: RefCell<Vec<Rc<PluginThread>>>,
     /// Who serves the connections that come in by the instance's listeners.
     pub service: RefCell<Option<Rc<Service>>>,
     /// The services that it offers to other instances.
@@ -149,7 +150,7 @@ impl Generation {
             off_loop,
             owned: Cell::new(0),
             jobs_running: Cell::new(0),
-            threads_running: Cell::new(0),
+            threads: RefCell::default(),
             service: RefCell::default(),
             responders: RefCell::default(),
             commands: RefCell::default(),

@@ -11,7 +11,6 @@ use crate::plugin::{
     lifecycle::{self, Refused, busy},
     off_loop::OffLoop,
     offer,
-    work::PluginThread,
 };
 
 /// How long a cut waits for blocking jobs and threads before the library is pinned.
@@ -79,7 +78,7 @@ pub async fn finish(generation: &Rc<Generation>) -> Unloaded {
     generation.phase.set(Phase::Draining);
     cut(generation);
     let blocked = async {
-        while generation.jobs_running.get() > 0 || generation.threads_running.get() > 0 {
+        while is_blocked(generation) {
             generation.stir().await;
         }
     };
@@ -96,9 +95,8 @@ pub async fn finish(generation: &Rc<Generation>) -> Unloaded {
 fn cut(generation: &Rc<Generation>) {
     // Before the first drop: a task that spawns another when it is dropped would be cut for ever.
     generation.handles.seal();
-    for (_, thread) in generation.handles.all::<PluginThread>() {
-        thread.stop();
-    }
+    let threads = generation.threads.borrow().clone();
+    threads.iter().for_each(|thread| thread.stop());
     generation.cut();
     for (_, request) in generation.handles.all::<Request>() {
         request.abandon();
@@ -205,7 +203,7 @@ fn keeps(generation: &Generation, image: ImageId) -> Option<String> {
             &format!("running thread(s) ({}) that the plugin started itself", names.join(", ")),
         );
     }
-    keep(generation.threads_running.get() as usize, "running thread(s) of the plugin's own");
+    keep(generation.threads.borrow().len(), "running thread(s) of the plugin's own");
     keep(generation.jobs_running.get() as usize, "running blocking job(s)");
     keep(generation.depth.get() as usize, "call(s) without an answer");
     keep(generation.futures.borrow().len(), "task(s) that could not be dropped");
@@ -231,13 +229,18 @@ fn pin(generation: &Rc<Generation>, stage: Stage) -> Unloaded {
     Unloaded::Pinned { reason }
 }
 
+/// Whether jobs or threads of the host's are still running its code.
+fn is_blocked(generation: &Generation) -> bool {
+    generation.jobs_running.get() > 0 || !generation.threads.borrow().is_empty()
+}
+
 /// How many threads, the pool's and others, run the plugin's code.
 fn running_now(generation: &Generation) -> usize {
     let started =
         generation.with_library(|library| interpose::pending(library.image()).live_threads);
     started.unwrap_or(0)
         + generation.jobs_running.get() as usize
-        + generation.threads_running.get() as usize
+        + generation.threads.borrow().len()
 }
 
 fn pinned(generation: &Rc<Generation>, reason: String) {
@@ -259,9 +262,7 @@ async fn look_again(generation: &Rc<Generation>, stage: Stage, mut running: usiz
         running = running_now(generation);
         let Some(image) = generation.with_library(Library::image) else { return };
         let reason = keeps(generation, image);
-        if let (Stage::Blocked, true) =
-            (stage, generation.jobs_running.get() + generation.threads_running.get() > 0)
-        {
+        if let (Stage::Blocked, true) = (stage, is_blocked(generation)) {
             *generation.reason.borrow_mut() = reason;
             continue;
         }

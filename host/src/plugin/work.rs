@@ -160,7 +160,7 @@ impl PluginThread {
         let (ended, end) = oneshot::channel();
         let run = move || {
             let carried = carried;
-            // SAFETY: The library stays mapped while the thread runs, by `threads_running`.
+            // SAFETY: The library stays mapped while the thread runs, by `Generation::threads`.
             let code = unsafe { carried.1.get() }
                 .map_or(code::INVALID, |hooks| unsafe { (hooks.run)(carried.0) });
             let _ = ended.send(code);
@@ -171,7 +171,8 @@ impl PluginThread {
             )?;
         let object = Owned::new(generation, thread.data, hooks.drop);
         let this = Rc::new(PluginThread { end: End::default(), object, hooks: thread.hooks, name });
-        generation.threads_running.set(generation.threads_running.get() + 1);
+        // Here it is found and stopped at an unload, whoever has dropped its handle.
+        generation.threads.borrow_mut().push(this.clone());
         let (thread, generation) = (this.clone(), generation.clone());
         tokio::task::spawn_local(async move {
             let code = end.await.unwrap_or(code::PANICKED);
@@ -181,7 +182,7 @@ impl PluginThread {
             {
                 let _ = joined.await;
             }
-            generation.threads_running.set(generation.threads_running.get() - 1);
+            generation.threads.borrow_mut().retain(|other| !Rc::ptr_eq(other, &thread));
             thread.end.set(if code < 0 { code } else { code::READY });
             drop(thread);
             generation.stirred();

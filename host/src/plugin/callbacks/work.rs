@@ -13,7 +13,7 @@ use crate::plugin::{
     callbacks::{answer, handle, text, with_waker},
     frame::current,
     future::PluginFuture,
-    handles::{Held, Kind},
+    handles::Held,
     manifest::Capability,
     work::{Job, PluginThread, Timer},
 };
@@ -33,7 +33,7 @@ pub(super) static CALLBACKS: WorkCallbacks = WorkCallbacks {
 };
 
 /// Threads of one plugin's own.
-const THREADS_MAX: u64 = 64;
+const THREADS_MAX: usize = 64;
 
 unsafe extern "C" fn task_spawn(id: InstanceId, task: Task, name: Slice) -> Code {
     current(id, |generation| {
@@ -98,7 +98,7 @@ unsafe extern "C" fn thread_start(id: InstanceId, thread: task::Thread, name: Sl
         if generation.handles.is_closed() {
             return code::GONE;
         }
-        if u64::from(generation.handles.count(Kind::Thread)) >= THREADS_MAX {
+        if generation.threads.borrow().len() >= THREADS_MAX {
             return generation.limited("threads of one plugin");
         }
         // SAFETY: The slice is valid for the call, says the ABI.
