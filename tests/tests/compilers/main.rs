@@ -68,8 +68,15 @@ fn version(rustc: &PathBuf) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// What a new minor does: hooks and callbacks grow at the end.
+/// What a new minor does: hooks and callbacks grow at the end. The programs get names of their own, for cargo tells
+/// neither programs nor plugins of two packages apart by anything else.
 const NEXT_MINOR: &[Patch] = &[
+    (
+        "host/Cargo.toml",
+        "[lints]\n",
+        "[[bin]]\nname = \"medusa-next\"\npath = \"src/main.rs\"\n\n[lints]\n",
+    ),
+    ("plugins/echo/Cargo.toml", "[lib]\n", "[lib]\nname = \"echo_next\"\n"),
     ("plugin-api/abi/src/lib.rs", "pub const ABI_MINOR: u16 = 0;", "pub const ABI_MINOR: u16 = 1;"),
     (
         "plugin-api/abi/src/root.rs",
@@ -94,11 +101,14 @@ const NEXT_MINOR: &[Patch] = &[
 ];
 
 /// The same version, the same sizes, and yet another meaning.
-const EDITED: &[Patch] = &[(
-    "plugin-api/abi/src/file.rs",
-    "    pub user: u32,\n    pub group: u32,\n",
-    "    pub group: u32,\n    pub user: u32,\n",
-)];
+const EDITED: &[Patch] = &[
+    ("tests/fixtures/liar/Cargo.toml", "[lib]\n", "[lib]\nname = \"liar_edited\"\n"),
+    (
+        "plugin-api/abi/src/file.rs",
+        "    pub user: u32,\n    pub group: u32,\n",
+        "    pub group: u32,\n    pub user: u32,\n",
+    ),
+];
 
 const SDK: [&str; 3] = ["plugin-api", "plugin-api/abi", "plugin-api/derive"];
 
@@ -107,7 +117,7 @@ fn a_host_serves_the_minor_before_its_own_and_refuses_the_one_after() {
     let packages = [&SDK[..], &["host", "plugins/echo"]].concat();
     let newer = Checkout::of("next-minor", "0.1.1", &packages, NEXT_MINOR);
     let (program, echo) =
-        (newer.build("medusa", "medusa"), newer.build("medusa-echo", "libmedusa_echo.so"));
+        (newer.build("medusa", "medusa-next"), newer.build("medusa-echo", "libecho_next.so"));
 
     // The tree's plugins, which are of the minor before, in the newer host.
     let folder = Folder::new().with_program(&program).with("site/a.txt", "of the minor before");
@@ -151,7 +161,7 @@ fn a_host_serves_the_minor_before_its_own_and_refuses_the_one_after() {
 fn a_plugin_of_an_edited_contract_is_found_out() {
     let packages = [&SDK[..], &["tests/fixtures/liar"]].concat();
     let edited = Checkout::of("edited", "0.1.2", &packages, EDITED);
-    let liar = edited.build("medusa-liar", "libmedusa_liar.so");
+    let liar = edited.build("medusa-liar", "libliar_edited.so");
     let server = Server::start(Canary::CONFIGURATION);
     let mut canary = Canary::of(&server);
     server.install("edited", &liar);
