@@ -119,6 +119,35 @@ fn a_detached_thread_pins_its_library_by_name() {
 }
 
 #[test]
+fn a_thread_that_another_plugin_keeps_busy_cleans_up_when_it_is_free() {
+    let (server, image) = busy();
+    let load = ["load", "second", "--library", "busy", "--listen", "127.0.0.1:0"];
+    server.ctl(load).succeeded();
+    let job = |name: &str, gate: &str| {
+        let mut client = Client::connect(server.address(name));
+        let gate = server.folder().path(gate);
+        client.send(format!("GET /job?{} HTTP/1.1\r\nHost: test\r\n\r\n", gate.display()));
+        client
+    };
+    let jobs = |state: &str| server.ctl_json(["status"])[state].as_u64().expect("a number");
+    // A job of `busy` on every thread of the pool leaves a thread-local in each.
+    let mut clients: Vec<Client> = Vec::new();
+    wait_until("every thread to have a job", PATIENCE, || {
+        clients.push(job("busy", "first-gate"));
+        jobs("jobs_queued") > 0
+    });
+    server.folder().write("first-gate", "");
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().text(), "the job is done\n"));
+    let mut client = job("second", "gate");
+    wait_until("the job of the second", PATIENCE, || jobs("jobs_running") == 1);
+
+    let unload = server.ctl_json(["unload", "busy", "--now"]);
+    assert_pinned(&server, &image, &unload, "thread-local destructor");
+    goes_when_the_gate_opens(&server, &image);
+    assert_eq!(client.response().text(), "the job is done\n");
+}
+
+#[test]
 fn a_leaked_waker_is_no_hindrance() {
     let (server, image) = busy();
     for _ in 0..3 {

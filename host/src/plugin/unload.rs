@@ -1,6 +1,13 @@
 //! Unloading: drain, cut, clean every thread, unmap, and look whether it is gone.
 
-use std::{rc::Rc, sync::atomic::Ordering, time::Duration};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
 
 use crate::plugin::{
     exchange::Request,
@@ -133,12 +140,8 @@ async fn unmap(generation: &Rc<Generation>) -> Unloaded {
     let Some(image) = generation.with_library(Library::image) else {
         return Unloaded::Unmapped { leaked_bytes: 0, leaked_blocks: 0 };
     };
-    let pool = generation.instance.registry.pool.clone();
-    pool.broadcast(move || {
-        interpose::clean_current_thread(image);
-    })
-    .await;
     crate::plugin::frame::enter(generation, || interpose::clean_current_thread(image));
+    clean_pool(generation, image).await;
     if keeps(generation, image).is_some() {
         return pin(generation, Stage::Stopped);
     }
@@ -169,6 +172,48 @@ async fn unmap(generation: &Rc<Generation>) -> Unloaded {
             Unloaded::Pinned { reason }
         }
     }
+}
+
+/// Has the pool's threads drop what they hold of the image. One that is busy with another plugin's job is waited for only if
+/// it holds something, and not for ever.
+async fn clean_pool(generation: &Rc<Generation>, image: ImageId) {
+    // No job of the image runs any more, so that what is clean stays so. What a thread has taken off its list it may still be
+    // running: hence the second condition, and after the first.
+    let is_clean = || {
+        let pending = interpose::pending(image);
+        pending.destructors + pending.keys_with_values == 0
+            && generation.cleaning.load(Ordering::SeqCst) == 0
+    };
+    if is_clean() {
+        return;
+    }
+    let (cleaned, is_done) = (Arc::new(Notify::new()), Rc::new(Cell::new(false)));
+    let clean = {
+        let (cleaned, cleaning) = (cleaned.clone(), generation.cleaning.clone());
+        move || {
+            cleaning.fetch_add(1, Ordering::SeqCst);
+            interpose::clean_current_thread(image);
+            cleaning.fetch_sub(1, Ordering::SeqCst);
+            cleaned.notify_one();
+        }
+    };
+    let all = {
+        let (generation, cleaned, is_done) = (generation.clone(), cleaned.clone(), is_done.clone());
+        async move {
+            generation.instance.registry.pool.clone().broadcast(clean).await;
+            is_done.set(true);
+            cleaned.notify_one();
+            // If the library was pinned meanwhile, this is the time to look again.
+            generation.stirred();
+        }
+    };
+    tokio::task::spawn_local(all);
+    let wait = async {
+        while !is_clean() && !is_done.get() {
+            cleaned.notified().await;
+        }
+    };
+    let _ = tokio::time::timeout(BLOCKED_WAIT, wait).await;
 }
 
 fn gone(generation: &Rc<Generation>) {
@@ -212,6 +257,7 @@ fn keeps(generation: &Generation, image: ImageId) -> Option<String> {
         generation.foreign_wakers.load(Ordering::Acquire),
         "waker(s) of the plugin's that the host still holds",
     );
+    keep(generation.cleaning.load(Ordering::SeqCst), "thread(s) cleaning up after it");
     keep(pending.destructors, "thread-local destructor(s) not run");
     keep(pending.keys_with_values, "thread-specific value(s) not dropped");
     (!kept.is_empty()).then(|| kept.join(", "))
