@@ -57,6 +57,15 @@ pub(crate) fn workspace() -> PathBuf {
     tests.parent().expect("the tests lie in the workspace").to_owned()
 }
 
+/// The oldest compiler that the workspace is made for: 95 of `rust-version = "1.95"`.
+#[track_caller]
+pub(crate) fn rust_minor() -> u32 {
+    let manifest = read(&workspace().join("Cargo.toml"));
+    let line = manifest.lines().find_map(|line| line.strip_prefix("rust-version = \"1."));
+    let minor = line.and_then(|rest| rest.split(['.', '"']).next()?.parse().ok());
+    minor.expect("the workspace says its rust-version")
+}
+
 /// cargo's target folder: a test program is TARGET/PROFILE/deps/NAME.
 pub(crate) fn target() -> PathBuf {
     let program = env::current_exe().expect("a process knows its program");
