@@ -207,7 +207,8 @@ fn a_thread_that_the_host_made_is_stopped() {
     let named = |host: &Host| {
         host.server.process().threads().iter().filter(|thread| thread.name == "owned").count()
     };
-    assert_eq!(named(&host), 1);
+    // A new thread gives itself its name.
+    wait_until("the thread to be seen", PATIENCE, || named(&host) == 1);
     is_unloaded(&host.unload(&["--now"]));
     assert_eq!(named(&host), 0);
 }
