@@ -70,8 +70,6 @@ pub struct Generation {
     pub owned: Cell<u32>,
     /// Jobs of it on the pool, waiting or running.
     pub jobs_running: Cell<u32>,
-    /// Threads of the pool that are cleaning up after it now.
-    pub cleaning: Arc<AtomicUsize>,
     /// Threads that the host made for it and that still run.
     pub threads: RefCell<Vec<Rc<PluginThread>>>,
     /// Who serves the connections that come in by the instance's listeners.
@@ -152,7 +150,6 @@ impl Generation {
             off_loop,
             owned: Cell::new(0),
             jobs_running: Cell::new(0),
-            cleaning: Arc::default(),
             threads: RefCell::default(),
             service: RefCell::default(),
             responders: RefCell::default(),

@@ -37,6 +37,8 @@ pub struct ImageId(u64);
 pub struct Pending {
     /// Destructors of thread-locals, on all threads.
     pub destructors: usize,
+    /// Threads that are inside of a destructor of the image's now.
+    pub running: usize,
     /// Values of pthread keys with a destructor, on all threads.
     pub keys_with_values: usize,
     /// Threads that the image started and that have not ended.
@@ -144,12 +146,18 @@ impl Pending {
     pub fn is_empty(&self) -> bool {
         *self == Pending::default()
     }
+
+    /// Whether no thread has anything of the image left to destroy, or is at it.
+    pub fn is_clean(&self) -> bool {
+        self.destructors + self.keys_with_values + self.running == 0
+    }
 }
 
 impl fmt::Display for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
             (self.live_threads, "thread of its own still runs", "threads of its own still run"),
+            (self.running, "thread is cleaning up after it", "threads are cleaning up after it"),
             (
                 self.destructors,
                 "thread-local was not destroyed",

@@ -23,6 +23,9 @@ use crate::plugin::{
 /// How long a cut waits for blocking jobs and threads before the library is pinned.
 const BLOCKED_WAIT: Duration = Duration::from_secs(5);
 
+/// Why it is pinned, if what kept it has just ended.
+const BLOCKED: &str = "a blocking job or a thread that has only just ended";
+
 /// What became of a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unloaded {
@@ -90,7 +93,9 @@ pub async fn finish(generation: &Rc<Generation>) -> Unloaded {
         }
     };
     if tokio::time::timeout(BLOCKED_WAIT, blocked).await.is_err() {
-        return pin(generation, Stage::Blocked);
+        let image = generation.with_library(Library::image);
+        let reason = image.and_then(|image| keeps(generation, image));
+        return pin(generation, Stage::Blocked, reason.unwrap_or_else(|| BLOCKED.to_owned()));
     }
     // A job's object is dropped when the job has run; that can have begun something anew.
     cut(generation);
@@ -142,8 +147,8 @@ async fn unmap(generation: &Rc<Generation>) -> Unloaded {
     };
     crate::plugin::frame::enter(generation, || interpose::clean_current_thread(image));
     clean_pool(generation, image).await;
-    if keeps(generation, image).is_some() {
-        return pin(generation, Stage::Stopped);
+    if let Some(reason) = keeps(generation, image) {
+        return pin(generation, Stage::Stopped, reason);
     }
     interpose::delete_keys(image);
     let (leaked_blocks, leaked_bytes, _) = generation.heap().unwrap_or_default();
@@ -177,23 +182,16 @@ async fn unmap(generation: &Rc<Generation>) -> Unloaded {
 /// Has the pool's threads drop what they hold of the image. One that is busy with another plugin's job is waited for only if
 /// it holds something, and not for ever.
 async fn clean_pool(generation: &Rc<Generation>, image: ImageId) {
-    // No job of the image runs any more, so that what is clean stays so. What a thread has taken off its list it may still be
-    // running: hence the second condition, and after the first.
-    let is_clean = || {
-        let pending = interpose::pending(image);
-        pending.destructors + pending.keys_with_values == 0
-            && generation.cleaning.load(Ordering::SeqCst) == 0
-    };
+    // No job of the image runs any more, so that what is clean stays so.
+    let is_clean = || interpose::pending(image).is_clean();
     if is_clean() {
         return;
     }
     let (cleaned, is_done) = (Arc::new(Notify::new()), Rc::new(Cell::new(false)));
     let clean = {
-        let (cleaned, cleaning) = (cleaned.clone(), generation.cleaning.clone());
+        let cleaned = cleaned.clone();
         move || {
-            cleaning.fetch_add(1, Ordering::SeqCst);
             interpose::clean_current_thread(image);
-            cleaning.fetch_sub(1, Ordering::SeqCst);
             cleaned.notify_one();
         }
     };
@@ -257,18 +255,14 @@ fn keeps(generation: &Generation, image: ImageId) -> Option<String> {
         generation.foreign_wakers.load(Ordering::Acquire),
         "waker(s) of the plugin's that the host still holds",
     );
-    keep(generation.cleaning.load(Ordering::SeqCst), "thread(s) cleaning up after it");
+    keep(pending.running, "thread(s) cleaning up after it");
     keep(pending.destructors, "thread-local destructor(s) not run");
     keep(pending.keys_with_values, "thread-specific value(s) not dropped");
     (!kept.is_empty()).then(|| kept.join(", "))
 }
 
 /// Keeps the library mapped, and looks again whenever something has changed.
-fn pin(generation: &Rc<Generation>, stage: Stage) -> Unloaded {
-    let image = generation.with_library(Library::image);
-    let reason = image
-        .and_then(|image| keeps(generation, image))
-        .unwrap_or_else(|| "it is being looked at".to_owned());
+fn pin(generation: &Rc<Generation>, stage: Stage, reason: String) -> Unloaded {
     pinned(generation, reason.clone());
     let (generation, running) = (generation.clone(), running_now(generation));
     tokio::task::spawn_local(async move { look_again(&generation, stage, running).await });

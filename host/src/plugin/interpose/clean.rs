@@ -119,6 +119,8 @@ unsafe extern "C" fn run_all_destructors(_: *mut c_void) {
     IS_ARMED.set(false);
     if let Some(record) = existing() {
         run_destructors(record, None);
+        // SAFETY: The record is alive until `end_thread`, and the lock is held.
+        lock().rest(unsafe { &mut *record });
     }
 }
 
@@ -137,6 +139,8 @@ fn clean(image: Option<ImageId>) -> Cleaned {
     for _ in 0..ROUNDS_MAX {
         let destructors = run_destructors(record, image);
         let keys = run_keys(record, image);
+        // SAFETY: The record is alive until `end_thread`, and the lock is held.
+        lock().rest(unsafe { &mut *record });
         if destructors + keys == 0 {
             return cleaned;
         }

@@ -73,6 +73,9 @@ pub(super) struct Thread {
     /// The image that started it; 0 for the host's own.
     started_by: u64,
     destructors: *mut Destructor,
+    /// The image whose destructor it is in; 0 if in none. Written under the lock in which the destructor is taken, so that an image is
+    /// never seen without it in between.
+    running: u64,
     /// One bit for each key of an image's under which the thread has a value.
     values: [u64; KEYS_MAX / 64],
     /// What it runs, if an image started it.
@@ -174,7 +177,7 @@ impl Tables {
         let mut thread = self.threads;
         // SAFETY: Records in the list are alive, and the lock is held.
         while let Some(record) = unsafe { thread.as_mut() } {
-            while self.take_destructor(record, Some(image)).is_some() {
+            while self.pop_destructor(record, Some(image)).is_some() {
                 thrown_away += 1;
             }
             thread = record.next;
@@ -195,6 +198,7 @@ impl Tables {
         for thread in self.threads() {
             pending.live_threads += usize::from(thread.started_by == image.0);
             pending.destructors += thread.destructors_of(image);
+            pending.running += usize::from(thread.running == image.0);
             pending.keys_with_values += self.values_of(thread, image);
         }
         pending
@@ -250,7 +254,8 @@ impl Tables {
         }
     }
 
-    /// The thread's next key, from `from` on, that has a value and belongs to `image` (or to any); the value counts as taken.
+    /// The thread's next key, from `from` on, that has a value and belongs to `image` (or to any); the value counts as taken, and the
+    /// thread as running its destructor until it takes the next or [`Tables::rest`]s.
     pub(super) fn take_value(
         &mut self,
         thread: &mut Thread,
@@ -261,8 +266,10 @@ impl Tables {
             let owner = self.keys[*index].image;
             image.map_or(owner != 0, |image| owner == image.0)
         };
+        thread.running = 0;
         let index = thread.keys_with_values().filter(|index| *index >= from).find(wanted)?;
         thread.set_value(index, false);
+        thread.running = self.keys[index].image;
         Some((index as pthread_key_t, self.keys[index].destroy))
     }
 
@@ -320,7 +327,7 @@ impl Tables {
                 return;
             }
             *link = (*thread).next;
-            while self.take_destructor(&mut *thread, None).is_some() {}
+            while self.pop_destructor(&mut *thread, None).is_some() {}
             (*thread).next = self.spare_threads;
         }
         self.spare_threads = thread;
@@ -350,12 +357,29 @@ impl Tables {
         true
     }
 
-    /// The newest destructor of the thread's that belongs to `image` (or to any).
+    /// The newest destructor of the thread's that belongs to `image` (or to any). The thread counts as running it until it takes the
+    /// next or [`Tables::rest`]s.
     pub(super) fn take_destructor(
         &mut self,
         thread: &mut Thread,
         image: Option<ImageId>,
     ) -> Option<Taken> {
+        thread.running = 0;
+        let (owner, taken) = self.pop_destructor(thread, image)?;
+        thread.running = owner;
+        Some(taken)
+    }
+
+    /// The thread runs no destructor any more.
+    pub(super) fn rest(&mut self, thread: &mut Thread) {
+        thread.running = 0;
+    }
+
+    fn pop_destructor(
+        &mut self,
+        thread: &mut Thread,
+        image: Option<ImageId>,
+    ) -> Option<(u64, Taken)> {
         let mut link = &raw mut thread.destructors;
         // SAFETY: `link` points to the head or to the `next` of an entry in this list, all alive under the lock.
         unsafe {
@@ -364,7 +388,7 @@ impl Tables {
                     *link = entry.next;
                     entry.next = self.spare_destructors;
                     self.spare_destructors = entry;
-                    return Some((entry.destroy, entry.object));
+                    return Some((entry.image, (entry.destroy, entry.object)));
                 }
                 link = &raw mut entry.next;
             }
@@ -394,6 +418,7 @@ impl Thread {
             id,
             started_by: 0,
             destructors: ptr::null_mut(),
+            running: 0,
             values: [0; KEYS_MAX / 64],
             start: None,
             argument: ptr::null_mut(),
