@@ -169,7 +169,7 @@ fn the_executables_export_what_libraries_have_to_bind_to() {
 fn thousands_of_cycles_leave_nothing_behind() {
     let _alone = alone();
     static DESTROYED: AtomicUsize = AtomicUsize::new(0);
-    let pool = Pool::start(3, 10).unwrap();
+    let pool = Pool::start("medusa-pool", 3, 10).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut at_start = None;
     for cycle in 0..CYCLES {
@@ -223,7 +223,7 @@ fn held() -> (u64, usize, usize, u32) {
 fn a_library_that_is_not_clean_is_not_closed() {
     let _alone = alone();
     static DESTROYED: AtomicUsize = AtomicUsize::new(0);
-    let pool = Pool::start(1, 10).unwrap();
+    let pool = Pool::start("medusa-pool", 1, 10).unwrap();
     let plugin = Plugin::open(&FIXTURES.plain, &DESTROYED);
     let use_all = plugin.use_all;
     assert!(block_on(pool.submit(move || use_all()).unwrap()).unwrap());

@@ -147,6 +147,17 @@ impl Folder {
     #[must_use]
     #[track_caller]
     pub fn start(self, configuration: &str) -> Server {
+        self.begin(configuration).running()
+    }
+
+    /// Starts a server here and waits until its monitor answers, not until its instances are loaded.
+    ///
+    /// # Panics
+    ///
+    /// As [`Folder::start`].
+    #[must_use]
+    #[track_caller]
+    pub fn begin(self, configuration: &str) -> Server {
         Server::start_in(self, configuration)
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{CtlOutput, Folder, Process, ctl, wait::PATIENCE, wait_for};
+use crate::{CtlOutput, Folder, Process, ctl, wait::PATIENCE, wait_for, wait_until};
 
 /// A running server. When dropped it is told to end (SIGTERM), and must end by itself and without a complaint.
 #[derive(Debug)]
@@ -80,8 +80,16 @@ impl Server {
             // Asking is dear (a process), knocking is not.
             UnixStream::connect(server.socket()).is_ok().then_some(())
         });
-        server.ctl(["status"]).succeeded();
         server
+    }
+
+    /// Waits until all that is configured is loaded.
+    #[track_caller]
+    pub(crate) fn running(self) -> Self {
+        wait_until("the instances to be loaded", PATIENCE, || {
+            self.ctl_json(["status"])["state"] == "running"
+        });
+        self
     }
 
     /// Runs a monitor command, as `medusa ctl --socket … ARGUMENTS` does.

@@ -113,6 +113,10 @@ fn a_detached_thread_pins_its_library_by_name() {
     let gate = server.folder().path("gate");
     let path = format!("/thread?{}", gate.display());
     assert_eq!(Client::connect(server.address("busy")).get(&path).status, 200);
+    // A new thread gives itself its name.
+    wait_until("the thread to be seen", PATIENCE, || {
+        server.process().threads().iter().any(|thread| thread.name == "gatekeeper")
+    });
     let unload = server.ctl_json(["unload", "busy", "--now"]);
     assert_pinned(&server, &image, &unload, "`gatekeeper`");
     goes_when_the_gate_opens(&server, &image);
@@ -120,7 +124,7 @@ fn a_detached_thread_pins_its_library_by_name() {
 
 #[test]
 fn a_thread_that_another_plugin_keeps_busy_cleans_up_when_it_is_free() {
-    let (server, image) = busy();
+    let (server, image) = busy_with("[host.limits]\npool_threads = 1\n");
     let load = ["load", "second", "--library", "busy", "--listen", "127.0.0.1:0"];
     server.ctl(load).succeeded();
     let job = |name: &str, gate: &str| {
@@ -129,17 +133,12 @@ fn a_thread_that_another_plugin_keeps_busy_cleans_up_when_it_is_free() {
         client.send(format!("GET /job?{} HTTP/1.1\r\nHost: test\r\n\r\n", gate.display()));
         client
     };
-    let jobs = |state: &str| server.ctl_json(["status"])[state].as_u64().expect("a number");
-    // A job of `busy` on every thread of the pool leaves a thread-local in each.
-    let mut clients: Vec<Client> = Vec::new();
-    wait_until("every thread to have a job", PATIENCE, || {
-        clients.push(job("busy", "first-gate"));
-        jobs("jobs_queued") > 0
-    });
+    // A job of `busy` leaves a thread-local in the pool's one thread, and then the other has the thread.
     server.folder().write("first-gate", "");
-    clients.iter_mut().for_each(|client| assert_eq!(client.response().text(), "the job is done\n"));
+    assert_eq!(job("busy", "first-gate").response().text(), "the job is done\n");
     let mut client = job("second", "gate");
-    wait_until("the job of the second", PATIENCE, || jobs("jobs_running") == 1);
+    let running = || server.ctl_json(["status"])["jobs_running"].as_u64().expect("a number");
+    wait_until("the job of the second", PATIENCE, || running() == 1);
 
     let unload = server.ctl_json(["unload", "busy", "--now"]);
     assert_pinned(&server, &image, &unload, "thread-local destructor");
@@ -243,14 +242,19 @@ fn echo_is_cut_with_bytes_on_their_way() {
 
 /// `http` with files and with `busy`, which has a listener too; and the image of `busy`.
 fn busy() -> (Server, BTreeSet<Image>) {
+    busy_with("")
+}
+
+/// As [`busy`], with more at the end of the configuration.
+fn busy_with(more: &str) -> (Server, BTreeSet<Image>) {
     let folder = Folder::new().with("site/file.txt", "a file\n").with("site/large.bin", large());
-    let server = folder.start(
+    let server = folder.start(&format!(
         "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n\n\
          [[plugin]]\nname = \"site\"\nlibrary = \"http-files\"\nattach = \"web\"\n\
          [plugin.config]\nroot = \"site\"\n\n\
          [[plugin]]\nname = \"busy\"\nlibrary = \"busy\"\nlisten = [\"127.0.0.1:0\"]\n\
-         attach = \"web\"\npath = \"/busy\"\n",
-    );
+         attach = \"web\"\npath = \"/busy\"\n{more}"
+    ));
     let image = image_of(&server, "busy");
     (server, image)
 }

@@ -2,27 +2,25 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     path::PathBuf,
     rc::Rc,
-    time::{Duration, Instant},
+    time::{self, Duration},
 };
 
 use medusa_abi::service::METRIC_GAUGE;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     app::check,
-    config::{
-        Config, Diagnostics, Instance,
-        limits::{LIMITS, Scope},
-    },
+    config::{Config, Diagnostics, Instance},
     http::route::RouteKind,
     monitor::{
         command::Role,
         control::{
-            ApplyFailure, ApplyOutcome, ConnectionStatus, Control, HostStatus, InstanceStatus,
-            Later, ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal,
-            RoutePlace, RouteStatus, UnloadOutcome, UpgradeOutcome,
+            ApplyOutcome, ConnectionStatus, Control, HostStatus, InstanceStatus, Later,
+            ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal, RoutePlace,
+            RouteStatus, UnloadOutcome, UpgradeOutcome,
         },
     },
     net::connections,
@@ -41,20 +39,53 @@ use crate::{
 pub struct Host {
     /// What it runs.
     pub registry: Rc<Registry>,
-    config: RefCell<Rc<Config>>,
-    begun: Instant,
-    is_stopping: Cell<bool>,
+    /// Held by whoever puts a configuration into force.
+    pub(super) changing: tokio::sync::Mutex<()>,
+    /// The instances of the configuration that could not be loaded.
+    failed: RefCell<BTreeMap<String, Failure>>,
+    begun: time::Instant,
+    state: Cell<State>,
     stop: Notify,
+}
+
+/// How long the host waits after `shutdown_ms_max` for what it has cut.
+const STOP_WAIT: Duration = Duration::from_secs(1);
+
+struct Failure {
+    spec: Instance,
+    reason: String,
+}
+
+/// Where the host is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The instances of the configuration are being loaded.
+    Starting,
+    /// They serve.
+    Running,
+    /// It is about to stop.
+    Draining,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Draining => "draining",
+        }
+    }
 }
 
 impl Host {
     /// A host over a registry.
-    pub fn new(config: Rc<Config>, registry: Rc<Registry>) -> Host {
+    pub fn new(registry: Rc<Registry>) -> Host {
         Host {
             registry,
-            config: RefCell::new(config),
-            begun: Instant::now(),
-            is_stopping: Cell::new(false),
+            changing: tokio::sync::Mutex::default(),
+            failed: RefCell::default(),
+            begun: time::Instant::now(),
+            state: Cell::new(State::Starting),
             stop: Notify::new(),
         }
     }
@@ -64,46 +95,64 @@ impl Host {
         self.stop.notified().await;
     }
 
-    /// From now on the host's state is `draining`.
-    pub fn is_stopping(&self) {
-        self.is_stopping.set(true);
-    }
-
-    /// Loads the enabled instances in the order in which they can find each other. One that fails does not keep the
-    /// others from serving.
-    ///
-    /// # Errors
-    /// The refusals of those that failed.
-    pub async fn load_configured(&self) -> Vec<Refused> {
-        let mut refused = Vec::new();
-        for spec in self.config().instances.iter().filter(|spec| spec.enabled) {
-            if let Err(reason) = lifecycle::load(&self.registry, spec.clone()).await {
-                refused.push(reason);
-            }
+    /// The host is here in its life from now on; one that drains does so to its end.
+    pub fn set_state(&self, state: State) {
+        if self.state.get() != State::Draining {
+            self.state.set(state);
         }
-        refused
     }
 
-    /// Drains and unloads everything, within `shutdown_ms_max`.
+    fn check_running(&self) -> Result<(), Refusal> {
+        match self.state.get() {
+            State::Draining => Err(Refusal(
+                "the host is draining and about to stop; start it again, then try again".to_owned(),
+            )),
+            State::Starting | State::Running => Ok(()),
+        }
+    }
+
+    /// Drains and unloads everything, within `shutdown_ms_max`: first what serves connections, then what extends it, since requests
+    /// in flight may still need an extension. What is left when the time is over is cut.
     pub async fn unload_all(&self) {
-        let limit = Duration::from_millis(self.config().limits.shutdown_ms_max);
-        let mut leaving = tokio::task::JoinSet::new();
-        for generation in self.registry.instances().iter().filter_map(|instance| instance.current())
-        {
-            leaving.spawn_local(async move {
-                let drain = limit.min(Duration::from_millis(generation.limits.drain_ms_max));
-                let _ = unload::unload(&generation, drain).await;
-            });
-        }
-        let all = async { while leaving.join_next().await.is_some() {} };
-        if tokio::time::timeout(limit + Duration::from_secs(1), all).await.is_err() {
+        let limit = Duration::from_millis(self.registry.config().limits.shutdown_ms_max);
+        let deadline = tokio::time::Instant::now() + limit;
+        let all = async {
+            for is_extension in [false, true] {
+                let mut leaving = JoinSet::new();
+                let instances = self.registry.instances();
+                let group = instances
+                    .into_iter()
+                    .filter(|it| it.spec.borrow().attach.is_some() == is_extension);
+                for instance in group {
+                    leaving.spawn_local(async move { unload::leave(&instance, deadline).await });
+                }
+                while leaving.join_next().await.is_some() {}
+            }
+        };
+        if tokio::time::timeout_at(deadline + STOP_WAIT, all).await.is_err() {
             tracing::warn!("not everything could be unloaded within shutdown_ms_max");
         }
     }
 
+    /// The reason why an instance of the configuration does not run.
+    pub(super) fn remember_failure(&self, spec: &Instance, reason: &str) {
+        let failure = Failure { spec: spec.clone(), reason: reason.to_owned() };
+        self.failed.borrow_mut().insert(spec.name.clone(), failure);
+    }
+
+    /// It runs, or is not wanted any more. Answers whether there was a failure.
+    pub(super) fn forget_failure(&self, name: &str) -> bool {
+        self.failed.borrow_mut().remove(name).is_some()
+    }
+
+    /// Whether an instance of the configuration could not be loaded.
+    pub(super) fn has_failed(&self, name: &str) -> bool {
+        self.failed.borrow().contains_key(name)
+    }
+
     fn find(&self, name: &str) -> Result<Rc<instance::Instance>, Refusal> {
         self.registry.instance(name).ok_or_else(|| {
-            let known = match self.config().instance(name) {
+            let known = match self.registry.config().instance(name) {
                 Some(_) => format!("; it is configured, `load {name}` starts it"),
                 None => "; `plugins` shows those that there are".to_owned(),
             };
@@ -128,7 +177,6 @@ impl Host {
             Phase::Running if instance.is_waiting() => "waiting",
             phase => phase.as_str(),
         };
-        let panics = generation.off_loop.panics.load(std::sync::atomic::Ordering::Relaxed);
         let listen = if is_current { instance.listeners() } else { Vec::new() };
         InstanceStatus {
             name: instance.name.clone(),
@@ -140,45 +188,29 @@ impl Host {
             connections: self.connections_of(generation),
             requests: generation.requests(),
             heap_bytes: generation.heap().map_or(0, |(_, bytes, _)| bytes),
-            panics,
+            panics: generation.panics(),
             attach: spec.attach.clone(),
             reason: generation.reason.borrow().clone(),
         }
     }
 
     async fn unload_instance(&self, name: String, pace: Pace) -> Result<UnloadOutcome, Refusal> {
+        if self.forget_failure(&name) {
+            // Of one that could not be loaded there is nothing but the note of it.
+            let nothing = Unloaded::Unmapped { leaked_bytes: 0, leaked_blocks: 0 };
+            return Ok(outcome(name, nothing, 0));
+        }
         let instance = self.find(&name)?;
         let Some(current) = instance.current() else {
-            let pinned = instance
-                .generations()
-                .iter()
-                .find_map(|generation| generation.reason.borrow().clone());
-            return Err(Refusal(match pinned {
-                Some(reason) => format!("`{name}` is unloaded, but still mapped: {reason}"),
-                None => format!("`{name}` is not running; wait for its drain to end"),
-            }));
+            return unload_again(&instance, pace).await;
         };
         let drain = match pace {
             Pace::Drain => Duration::from_millis(current.limits.drain_ms_max),
             Pace::Now => Duration::ZERO,
         };
-        let outcome = unload::unload(&current, drain).await.map_err(refusal)?;
-        Ok(match outcome {
-            Unloaded::Unmapped { leaked_bytes, .. } => UnloadOutcome {
-                name,
-                result: "unloaded".to_owned(),
-                mapped: false,
-                leaked_bytes,
-                reason: None,
-            },
-            Unloaded::Pinned { reason } => UnloadOutcome {
-                name,
-                result: "pinned".to_owned(),
-                mapped: true,
-                leaked_bytes: current.heap().map_or(0, |(_, bytes, _)| bytes),
-                reason: Some(reason),
-            },
-        })
+        let unloaded = unload::unload(&instance, drain).await.map_err(refusal)?;
+        let heap_bytes = current.heap().map_or(0, |(_, bytes, _)| bytes);
+        Ok(outcome(name, unloaded, heap_bytes))
     }
 
     async fn upgrade_instance(
@@ -186,9 +218,10 @@ impl Host {
         name: String,
         library: Option<PathBuf>,
     ) -> Result<UpgradeOutcome, Refusal> {
+        self.check_running()?;
         let instance = self.find(&name)?;
         let library =
-            library.unwrap_or_else(|| self.config().library_file(&instance.spec.borrow()));
+            library.unwrap_or_else(|| self.registry.config().library_file(&instance.spec.borrow()));
         let from =
             instance.current().map(|current| current.manifest.version.clone()).unwrap_or_default();
         Ok(match upgrade::upgrade(&instance, &library).await {
@@ -211,71 +244,6 @@ impl Host {
                 ..UpgradeOutcome::default()
             },
         })
-    }
-
-    /// Reads the configuration file again, and puts it into force; one that does not hold together changes nothing.
-    pub async fn reload(&self) {
-        let config = Config::load(&self.config().source.file());
-        let config =
-            config.and_then(|config| config.check_plugins(&check::schema_of).map(|_| config));
-        match config {
-            Err(problems) => {
-                tracing::error!("the configuration is not applied:\n{}", problems.render(false));
-            }
-            Ok(config) => {
-                let outcome = self.apply_config(Rc::new(config)).await;
-                for failed in &outcome.failed {
-                    tracing::error!(instance = failed.name, "{}", failed.reason);
-                }
-                let ApplyOutcome { started, stopped, upgraded, .. } = outcome;
-                tracing::info!(?started, ?stopped, ?upgraded, "the configuration is applied");
-            }
-        }
-    }
-
-    /// Puts a configuration into force as a difference: what is the same is not touched, what listens where it did is
-    /// upgraded, and only the rest is stopped and started.
-    async fn apply_config(&self, config: Rc<Config>) -> ApplyOutcome {
-        let mut outcome = ApplyOutcome::default();
-        let failure = |name: &str, reason: String| ApplyFailure { name: name.to_owned(), reason };
-        let wanted = |name: &str| config.instance(name).filter(|spec| spec.enabled);
-        for instance in
-            self.registry.instances().iter().filter(|instance| instance.current().is_some())
-        {
-            let name = instance.name.clone();
-            let before = instance.spec.borrow().clone();
-            match wanted(&name) {
-                Some(spec) if spec.same(&before) => outcome.unchanged.push(name),
-                Some(spec) if spec.listen == before.listen => {
-                    let library = config.library_file(spec);
-                    match upgrade::reconfigure(instance, Rc::new(spec.clone()), &library).await {
-                        Ok(_) => outcome.upgraded.push(name),
-                        Err(reason) => outcome.failed.push(failure(&name, reason.0)),
-                    }
-                }
-                other => match self.unload_instance(name.clone(), Pace::Drain).await {
-                    Ok(_) if other.is_none() => outcome.stopped.push(name),
-                    Ok(_) => {}
-                    Err(reason) => outcome.failed.push(failure(&name, reason.0)),
-                },
-            }
-        }
-        for spec in config.instances.iter().filter(|spec| spec.enabled) {
-            if self
-                .registry
-                .instance(&spec.name)
-                .is_some_and(|instance| instance.current().is_some())
-            {
-                continue;
-            }
-            match lifecycle::load(&self.registry, spec.clone()).await {
-                Ok(_) => outcome.started.push(spec.name.clone()),
-                Err(reason) => outcome.failed.push(failure(&spec.name, reason.0)),
-            }
-        }
-        outcome.restart = needs_restart(&self.config(), &config);
-        self.config.replace(config);
-        outcome
     }
 
     async fn run_command(&self, call: PluginCall) -> Result<(), Refusal> {
@@ -311,20 +279,60 @@ impl Host {
     }
 }
 
-/// The settings that differ and that only a restart puts into force.
-fn needs_restart(before: &Config, after: &Config) -> Vec<String> {
-    let differs = [
-        ("[monitor] socket", before.monitor_socket != after.monitor_socket),
-        ("[host] state_dir", before.state_dir != after.state_dir),
-        ("[host.limits] of the whole host", host_limits(before) != host_limits(after)),
-        ("[log] format", before.log.format != after.log.format),
-    ];
-    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
+/// Unloads what is unloaded already: what still drains is cut if there is a hurry, what is pinned stays.
+async fn unload_again(
+    instance: &Rc<instance::Instance>,
+    pace: Pace,
+) -> Result<UnloadOutcome, Refusal> {
+    let name = instance.name.clone();
+    let generations = instance.generations();
+    let draining: Vec<_> =
+        generations.iter().filter(|it| it.phase.get() == Phase::Draining).collect();
+    let Some(last) = draining.last() else {
+        let pinned = generations.iter().find_map(|generation| generation.reason.borrow().clone());
+        return Err(Refusal(match pinned {
+            Some(reason) => format!("`{name}` is unloaded, but still mapped: {reason}"),
+            None => format!("`{name}` is not running; `load {name}` starts it"),
+        }));
+    };
+    if pace == Pace::Drain {
+        return Err(Refusal(format!(
+            "`{name}` is draining already; wait for its end, or `unload {name} --now` cuts what is in flight"
+        )));
+    }
+    draining.iter().for_each(|generation| generation.cut_short());
+    let unloaded = last.unloaded().await;
+    Ok(outcome(name, unloaded, last.heap().map_or(0, |(_, bytes, _)| bytes)))
 }
 
-fn host_limits(config: &Config) -> Vec<u64> {
-    let of_host = LIMITS.iter().filter(|limit| limit.scope == Scope::Host);
-    of_host.map(|limit| (limit.get)(&config.limits)).collect()
+fn outcome(name: String, unloaded: Unloaded, heap_bytes: u64) -> UnloadOutcome {
+    match unloaded {
+        Unloaded::Unmapped { leaked_bytes, .. } => UnloadOutcome {
+            name,
+            result: "unloaded".to_owned(),
+            mapped: false,
+            leaked_bytes,
+            reason: None,
+        },
+        Unloaded::Pinned { reason } => UnloadOutcome {
+            name,
+            result: "pinned".to_owned(),
+            mapped: true,
+            leaked_bytes: heap_bytes,
+            reason: Some(reason),
+        },
+    }
+}
+
+fn failed(failure: &Failure) -> InstanceStatus {
+    InstanceStatus {
+        name: failure.spec.name.clone(),
+        library: failure.spec.library.clone(),
+        state: "failed".to_owned(),
+        attach: failure.spec.attach.clone(),
+        reason: Some(failure.reason.clone()),
+        ..InstanceStatus::default()
+    }
 }
 
 fn refusal(refused: Refused) -> Refusal {
@@ -333,20 +341,25 @@ fn refusal(refused: Refused) -> Refusal {
 
 impl Control for Host {
     fn host(&self) -> HostStatus {
-        let instances = self.instances();
+        let (instances, all) = (self.instances(), self.registry.instances());
         let sum = |of: fn(&InstanceStatus) -> u64| instances.iter().map(of).sum();
         let pool = self.registry.pool.status();
         HostStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            state: if self.is_stopping.get() { "draining" } else { "running" }.to_owned(),
+            state: self.state.get().as_str().to_owned(),
             uptime_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            config: self.config().source.file().display().to_string(),
-            instances: self.registry.instances().len() as u64,
+            config: self.registry.config().source.file().display().to_string(),
+            instances: all.len() as u64,
             connections: self.registry.connections.list().len() as u64,
             connections_total: self.registry.connections.id_last(),
-            requests: self.registry.instances().iter().map(|instance| instance.requests()).sum(),
-            panics: sum(|status| status.panics),
+            // What an extension answers was counted by the server that it came in by.
+            requests: all
+                .iter()
+                .filter(|instance| instance.spec.borrow().attach.is_none())
+                .map(|instance| instance.requests())
+                .sum(),
+            panics: all.iter().map(|instance| instance.panics()).sum(),
             stalls: self.registry.stalls.load(std::sync::atomic::Ordering::Relaxed),
             heap_bytes: sum(|status| status.heap_bytes),
             pinned: instances.iter().filter(|status| status.state == "pinned").count() as u64,
@@ -358,7 +371,10 @@ impl Control for Host {
     fn instances(&self) -> Vec<InstanceStatus> {
         let instances = self.registry.instances();
         let generations = instances.iter().flat_map(|instance| instance.generations());
-        generations.map(|generation| self.status(&generation)).collect()
+        let mut all: Vec<_> = generations.map(|generation| self.status(&generation)).collect();
+        all.extend(self.failed.borrow().values().map(failed));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {
@@ -453,12 +469,15 @@ impl Control for Host {
     }
 
     fn config(&self) -> Rc<Config> {
-        self.config.borrow().clone()
+        self.registry.config()
     }
 
     fn load(&self, instance: Instance) -> Later<'_, Result<InstanceStatus, Refusal>> {
         Box::pin(async move {
+            self.check_running()?;
+            let name = instance.name.clone();
             let generation = lifecycle::load(&self.registry, instance).await.map_err(refusal)?;
+            self.forget_failure(&name);
             Ok(self.status(&generation))
         })
     }
@@ -528,7 +547,7 @@ impl Control for Host {
     }
 
     fn shutdown(&self) {
-        self.is_stopping();
+        self.set_state(State::Draining);
         self.stop.notify_one();
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod cli;
 pub mod host;
+
+mod apply;
 pub mod serve;
 pub mod watchdog;
 

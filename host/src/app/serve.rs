@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use crate::{
-    app::{host::Host, watchdog::Watchdog},
+    app::{
+        host::{Host, State},
+        watchdog::Watchdog,
+    },
     config::{Config, LogFormat},
     log::{self, Log},
     monitor::{Monitor, control::Control},
@@ -31,59 +34,85 @@ fn serve(config: Config) -> Result<(), String> {
     let limits = &config.limits;
     let threads = usize::try_from(limits.pool_threads).unwrap_or(usize::MAX);
     let queued_max = usize::try_from(limits.jobs_queued_max).unwrap_or(usize::MAX);
-    let pool = Pool::start(threads, queued_max)
-        .map_err(|error| format!("cannot start the pool's threads: {error}"))?;
+    let start = |name| {
+        Pool::start(name, threads, queued_max)
+            .map_err(|error| format!("cannot start the pool's threads: {error}"))
+    };
+    let pools = Pools { jobs: start("medusa-pool")?, host: start("medusa-host")? };
     let watchdog =
         Watchdog::start().map_err(|error| format!("cannot start the watchdog: {error}"))?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(runtime::LocalOptions::default());
     let runtime = runtime.map_err(|error| format!("cannot start the event loop: {error}"))?;
-    runtime.block_on(serve_on_loop(config, log, pool, &watchdog))
+    runtime.block_on(serve_on_loop(config, log, pools, &watchdog))
+}
+
+/// The host's threads beside the loop's.
+struct Pools {
+    jobs: Pool,
+    host: Pool,
 }
 
 async fn serve_on_loop(
     config: Config,
     log: Log,
-    pool: Pool,
+    pools: Pools,
     watchdog: &Watchdog,
 ) -> Result<(), String> {
     let config = Rc::new(config);
-    let (registry, posts) = Registry::new(config.clone(), Rc::new(pool), watchdog.stalls());
+    let (jobs, own) = (Rc::new(pools.jobs), Rc::new(pools.host));
+    let (registry, posts) = Registry::new(config.clone(), jobs, own, watchdog.stalls());
     tokio::task::spawn_local(registry.clone().deliver(posts));
     tokio::task::spawn_local(thread_ends(registry.clone()));
     tokio::task::spawn_local(quarantine::watch(registry.clone()));
-    let host = Rc::new(Host::new(config.clone(), registry));
+    let host = Rc::new(Host::new(registry));
     // Before the socket is there, so that whoever sees it can already send a signal.
     let signals = end_signal()?;
     let monitor = Monitor::bind(&config.monitor_socket, host.clone(), log, config.limits.clone())?;
     tokio::task::spawn_local(reload_at_signal(host.clone())?);
-    let refused = host.load_configured().await;
-    for reason in &refused {
-        tracing::error!("{reason}");
-    }
-    let listen: Vec<_> = host
-        .listeners()
-        .into_iter()
-        .map(|it| format!("{} on {}", it.instance, it.address))
-        .collect();
+    tokio::task::spawn_local(upgrade_at_signal()?);
+    // Beside the monitor, so that a plugin that is slow to start can be seen, and the host be stopped.
+    let loading = tokio::task::spawn_local(load(host.clone(), config.clone()));
+    let stop = async {
+        tokio::select! {
+            signal = signals => tracing::info!("{signal}: draining"),
+            () = host.asked_to_stop() => tracing::info!("shutdown by the monitor: draining"),
+        }
+        host.set_state(State::Draining);
+        loading.abort();
+        host.unload_all().await;
+    };
+    monitor.serve(stop).await;
+    tracing::info!("medusa has stopped");
+    Ok(())
+}
+
+/// Loads what is configured, and says what serves.
+async fn load(host: Rc<Host>, config: Rc<Config>) {
+    host.load_configured().await;
+    host.set_state(State::Running);
+    let listeners = host.listeners().into_iter();
+    let listen: Vec<_> = listeners.map(|it| format!("{} on {}", it.instance, it.address)).collect();
     tracing::info!(
         socket = %config.monitor_socket.display(),
         "medusa {} is serving: {}",
         env!("CARGO_PKG_VERSION"),
         if listen.is_empty() { "no listeners".to_owned() } else { listen.join(", ") }
     );
-    let stop = async {
-        tokio::select! {
-            signal = signals => tracing::info!("{signal}: draining"),
-            () = host.asked_to_stop() => tracing::info!("shutdown by the monitor: draining"),
+}
+
+/// Says at each SIGUSR2 that the host's own upgrade is not there yet, in place of ending at it.
+fn upgrade_at_signal() -> Result<impl Future<Output = ()>, String> {
+    let asked = signal(SignalKind::user_defined2());
+    let mut asked = asked.map_err(|error| format!("cannot wait for signals: {error}"))?;
+    Ok(async move {
+        while asked.recv().await.is_some() {
+            tracing::warn!(
+                "SIGUSR2: this version of medusa cannot upgrade its own binary while it runs; restart it"
+            );
         }
-        host.is_stopping();
-        host.unload_all().await;
-    };
-    monitor.serve(stop).await;
-    tracing::info!("medusa has stopped");
-    Ok(())
+    })
 }
 
 /// Reads the configuration again at each SIGHUP, and puts it into force if it holds together.

@@ -163,6 +163,11 @@ impl Instance {
             && self.source.folder == other.source.folder
     }
 
+    /// Whether they differ in nothing but where they listen: a generation that runs does not notice.
+    pub fn same_work(&self, other: &Instance) -> bool {
+        self.same(&Instance { listen: self.listen.clone(), ..other.clone() })
+    }
+
     /// The file of its library: `NAME.so` in `plugin_dir`, or its path where the name has a slash.
     pub fn library_file(&self, plugin_dir: &Path) -> PathBuf {
         library_file(&self.library, plugin_dir, &self.source)

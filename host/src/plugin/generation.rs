@@ -16,7 +16,7 @@ use medusa_abi::{
     task::Task,
 };
 use slab::Slab;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     config::limits::Limits,
@@ -33,6 +33,7 @@ use crate::{
         route::{ObserverEntry, Route},
         serve::Service,
         sink,
+        unload::Unloaded,
         waker::Cells,
         work::PluginThread,
     },
@@ -68,8 +69,11 @@ pub struct Generation {
     pub off_loop: Arc<OffLoop>,
     /// How many objects of the plugin's the host holds.
     pub owned: Cell<u32>,
-    /// Jobs of it on the pool, waiting or running.
+    /// Jobs of it, waiting or running.
     pub jobs_running: Cell<u32>,
+    /// Leave to be on the pool, of which there is less than the pool has threads: whatever one plugin's jobs wait for, those of
+    /// others run.
+    pub job_permits: Rc<Semaphore>,
     /// Threads that the host made for it and that still run.
     pub threads: RefCell<Vec<Rc<PluginThread>>>,
     /// Who serves the connections that come in by the instance's listeners.
@@ -83,6 +87,10 @@ pub struct Generation {
     in_flight: Cell<u32>,
     requests: Cell<u64>,
     idle: Notify,
+    is_cut_short: Cell<bool>,
+    is_finishing: Cell<bool>,
+    /// What became of it, once it was unloaded.
+    outcome: RefCell<Option<Unloaded>>,
     failure: RefCell<Option<String>>,
     root: *const Root,
     /// Dropped last of all, by `take_library`.
@@ -150,6 +158,7 @@ impl Generation {
             off_loop,
             owned: Cell::new(0),
             jobs_running: Cell::new(0),
+            job_permits: Rc::new(Semaphore::new(registry.pool.threads().saturating_sub(1).max(1))),
             threads: RefCell::default(),
             service: RefCell::default(),
             responders: RefCell::default(),
@@ -158,6 +167,9 @@ impl Generation {
             in_flight: Cell::new(0),
             requests: Cell::new(0),
             idle: Notify::new(),
+            is_cut_short: Cell::new(false),
+            is_finishing: Cell::new(false),
+            outcome: RefCell::default(),
             failure: RefCell::default(),
             root,
             library: RefCell::new(Some(library)),
@@ -177,6 +189,11 @@ impl Generation {
     /// Requests that were brought to it.
     pub fn requests(&self) -> u64 {
         self.requests.get()
+    }
+
+    /// Panics of it, caught or not.
+    pub fn panics(&self) -> u64 {
+        self.off_loop.panics.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Counts a request that was brought to it.
@@ -247,18 +264,45 @@ impl Generation {
         self.in_flight.get()
     }
 
-    /// Waits until nothing is in flight.
-    pub async fn idle(&self) {
+    /// Waits until nothing is in flight, or until the drain is cut short.
+    pub async fn drained(&self) {
+        self.until(|| self.in_flight.get() == 0 || self.is_cut_short.get()).await;
+    }
+
+    /// Ends its drain: what is in flight is cut.
+    pub fn cut_short(&self) {
+        self.is_cut_short.set(true);
+        self.stirred();
+    }
+
+    /// Notes that its end has begun. Answers whether it had before.
+    pub fn begin_finish(&self) -> bool {
+        self.is_finishing.replace(true)
+    }
+
+    /// Waits for the end of its unload, and tells it.
+    pub async fn unloaded(&self) -> Unloaded {
+        self.until(|| self.outcome.borrow().is_some()).await;
+        self.outcome.borrow().clone().expect("it was just seen to be there")
+    }
+
+    /// Its unload has ended so, for now or for good.
+    pub fn set_unloaded(&self, outcome: Unloaded) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        self.stirred();
+    }
+
+    async fn until(&self, is_so: impl Fn() -> bool) {
         loop {
-            let idle = self.idle.notified();
-            if self.in_flight.get() == 0 {
+            let stirred = self.idle.notified();
+            if is_so() {
                 return;
             }
-            idle.await;
+            stirred.await;
         }
     }
 
-    /// Wakes whoever waits in [`Generation::idle`] or [`Generation::stir`] to look again.
+    /// Wakes whoever waits for a change of it to look again.
     pub fn stirred(&self) {
         self.idle.notify_waiters();
     }
@@ -346,8 +390,8 @@ impl Generation {
         doing: &str,
         hook: unsafe extern "C" fn(*mut Task) -> Code,
     ) -> Result<(), String> {
-        let future = self.future(doing, hook)?;
-        let code = std::future::poll_fn(|context| future.poll(context)).await;
+        let future = Step(self.future(doing, hook)?);
+        let code = std::future::poll_fn(|context| future.0.poll(context)).await;
         self.outcome(doing, code)
     }
 
@@ -443,6 +487,15 @@ impl Generation {
         if let Err(reason) = outcome {
             tracing::warn!(instance = self.name(), generation = self.number, doing, "{reason}");
         }
+    }
+}
+
+/// A step of a generation's life: whoever no longer waits for it has it cancelled.
+struct Step(Rc<PluginFuture>);
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 

@@ -2,16 +2,18 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     rc::Rc,
 };
 
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
     config::{self, limits::Limits},
-    net::{Accepting, Listener, Quota},
+    net::{Accepting, Address, Listener, Quota},
     plugin::{
         generation::{Generation, Phase},
+        lifecycle,
         registry::Registry,
         serve::Service,
     },
@@ -34,6 +36,8 @@ pub struct Instance {
     listeners: RefCell<Vec<Bound>>,
     last_generation: Cell<u32>,
     requests: Cell<u64>,
+    /// Panics of generations that are gone.
+    panics_before: Cell<u64>,
     /// The current generation or its service has changed.
     changed: Notify,
 }
@@ -41,15 +45,21 @@ pub struct Instance {
 /// A listener at work.
 struct Bound {
     listener: Rc<Listener>,
+    /// The address as it is configured: the port may be 0.
+    configured: Address,
+    /// Its place among the instance's addresses.
+    index: Rc<Cell<u32>>,
     accepted: Rc<Cell<u64>>,
-    accepting: AbortHandle,
+    accepting: JoinHandle<()>,
 }
+
+/// A listener that is bound, and the address that is configured for it.
+pub type Bind = (Address, Listener);
 
 impl Instance {
     /// An instance that is not loaded.
     pub fn new(registry: &Rc<Registry>, spec: Rc<config::Instance>) -> Rc<Instance> {
-        let connections_max =
-            usize::try_from(spec.limits.connections_per_instance_max).unwrap_or(usize::MAX);
+        let connections_max = lifecycle::quota_of(&spec);
         Rc::new(Instance {
             name: spec.name.clone(),
             registry: registry.clone(),
@@ -61,6 +71,7 @@ impl Instance {
             listeners: RefCell::default(),
             last_generation: Cell::new(0),
             requests: Cell::new(0),
+            panics_before: Cell::new(0),
             changed: Notify::new(),
         })
     }
@@ -99,6 +110,7 @@ impl Instance {
 
     /// A generation was unmapped.
     pub fn remove_generation(&self, generation: &Rc<Generation>) {
+        self.panics_before.set(self.panics_before.get() + generation.panics());
         self.generations.borrow_mut().retain(|other| !Rc::ptr_eq(other, generation));
     }
 
@@ -121,6 +133,12 @@ impl Instance {
         self.requests.get()
     }
 
+    /// Panics of all its generations.
+    pub fn panics(&self) -> u64 {
+        let of = |generation: &Rc<Generation>| generation.panics();
+        self.panics_before.get() + self.generations.borrow().iter().map(of).sum::<u64>()
+    }
+
     /// Its listeners' addresses, in the order of the configuration.
     pub fn listeners(&self) -> Vec<Rc<Listener>> {
         self.listeners.borrow().iter().map(|bound| bound.listener.clone()).collect()
@@ -135,36 +153,58 @@ impl Instance {
             .collect()
     }
 
-    /// Begins to accept on listeners that were bound. They live until [`Instance::close_listeners`], whatever becomes of the
-    /// generations.
-    pub fn listen(self: &Rc<Self>, listeners: Vec<Rc<Listener>>) {
-        for (listener, index) in listeners.into_iter().zip(0..) {
-            let accepted = Rc::<Cell<u64>>::default();
-            let (instance, on, count) = (self.clone(), listener.clone(), accepted.clone());
-            let accepting =
-                tokio::task::spawn_local(async move { instance.accept(&on, index, &count).await });
-            self.listeners.borrow_mut().push(Bound {
-                listener,
-                accepted,
-                accepting: accepting.abort_handle(),
-            });
-        }
+    /// The addresses that it listens on, as they are configured.
+    pub fn configured(&self) -> Vec<Address> {
+        self.listeners.borrow().iter().map(|bound| bound.configured.clone()).collect()
     }
 
-    /// Stops listening.
-    pub fn close_listeners(&self) {
-        for bound in self.listeners.take() {
-            bound.accepting.abort();
+    /// Listens on these addresses from now on: those that are bound here, and those that it listens on already, whose listeners
+    /// go on as if nothing had happened. All others are closed. They live until [`Instance::close_listeners`], whatever becomes
+    /// of the generations.
+    pub async fn listen(self: &Rc<Self>, addresses: &[Address], mut bound: Vec<Bind>) {
+        let mut before = self.listeners.take();
+        let mut after = Vec::with_capacity(addresses.len());
+        for (address, index) in addresses.iter().zip(0..) {
+            if let Some(at) = before.iter().position(|bound| bound.configured == *address) {
+                let kept = before.remove(at);
+                kept.index.set(index);
+                after.push(kept);
+            } else if let Some(at) = bound.iter().position(|(bound, _)| bound == address) {
+                after.push(self.begin(bound.remove(at), index));
+            }
         }
+        *self.listeners.borrow_mut() = after;
+        close(before).await;
+    }
+
+    fn begin(self: &Rc<Self>, (configured, listener): Bind, index: u32) -> Bound {
+        let (listener, accepted) = (Rc::new(listener), Rc::<Cell<u64>>::default());
+        let index = Rc::new(Cell::new(index));
+        let (instance, on, place, count) =
+            (self.clone(), listener.clone(), index.clone(), accepted.clone());
+        let accepting =
+            tokio::task::spawn_local(async move { instance.accept(&on, &place, &count).await });
+        Bound { listener, configured, index, accepted, accepting }
+    }
+
+    /// Stops listening. When this returns, the addresses are free.
+    pub async fn close_listeners(&self) {
+        let listeners = self.listeners.take();
+        close(listeners).await;
     }
 
     /// A connection is accepted only when there is somebody to serve it; until then it waits in the kernel's queue.
-    async fn accept(&self, listener: &Listener, index: u32, count: &Cell<u64>) {
+    async fn accept(&self, listener: &Listener, index: &Cell<u32>, count: &Cell<u64>) {
         loop {
             let owner = self.serving().await.object.generation().owner();
             let (connections, quota) = (&self.registry.connections, &self.quota);
-            let accepted =
-                listener.accept(Accepting { connections, quota, owner: &owner, index }).await;
+            // Asked for at each poll: another configuration may give the listener another place.
+            let accepted = poll_fn(|context| {
+                let index = index.get();
+                listener
+                    .poll_accept(context, Accepting { connections, quota, owner: &owner, index })
+            });
+            let accepted = accepted.await;
             // The one who serves can have changed while this waited.
             let service = self.serving().await;
             match accepted {
@@ -199,5 +239,13 @@ impl Instance {
     /// Wakes those who wait for a service, which has come.
     pub fn stirred(&self) {
         self.changed.notify_waiters();
+    }
+}
+
+/// Closes listeners: only a task that has ended has let go of its socket.
+async fn close(listeners: Vec<Bound>) {
+    for Bound { accepting, .. } in listeners {
+        accepting.abort();
+        let _ = accepting.await;
     }
 }

@@ -19,10 +19,10 @@ use medusa_abi::{
 
 use crate::{
     config,
-    net::Listener,
+    net::{Address, Listener},
     plugin::{
         generation::{Generation, Phase},
-        instance::Instance,
+        instance::{Bind, Instance},
         library::{Library, LoadError, Staged},
         registry::Registry,
         unload::{self, Unloaded},
@@ -80,8 +80,8 @@ async fn bring_up(
     instance: &Rc<Instance>,
     spec: &config::Instance,
 ) -> Result<Rc<Generation>, Refused> {
-    let listeners = bind(spec)?;
-    let library = instance.registry.config.library_file(spec);
+    let listeners = bind(instance, spec)?;
+    let library = instance.registry.config().library_file(spec);
     let generation = start(instance, &library).await?;
     if !generation.manifest.exclusive.is_empty()
         && let Err(reason) = bounded(&generation, "acquire", generation.acquire()).await
@@ -89,7 +89,8 @@ async fn bring_up(
         discard(&generation).await;
         return Err(Refused(format!("cannot load `{}`: {reason}", spec.name)));
     }
-    instance.listen(listeners);
+    instance.quota.set_max(quota_of(spec));
+    instance.listen(&addresses_of(spec), listeners).await;
     activate(&generation);
     tracing::info!(
         instance = instance.name,
@@ -106,7 +107,11 @@ pub fn busy(name: &str) -> Refused {
     Refused(format!("another change of `{name}` is under way; wait for its end and try again"))
 }
 
-fn bind(spec: &config::Instance) -> Result<Vec<Rc<Listener>>, Refused> {
+/// Binds the addresses on which the instance does not listen yet. Nobody accepts on them before [`Instance::listen`].
+///
+/// # Errors
+/// One cannot be had; then none is.
+pub fn bind(instance: &Instance, spec: &config::Instance) -> Result<Vec<Bind>, Refused> {
     let bind = |listen: &config::Listen| {
         if listen.tls.is_some() {
             return Err(Refused(format!(
@@ -115,9 +120,29 @@ fn bind(spec: &config::Instance) -> Result<Vec<Rc<Listener>>, Refused> {
             )));
         }
         let bound = Listener::bind(&listen.address, 0);
-        bound.map(Rc::new).map_err(|error| Refused(format!("cannot load `{}`: {error}", spec.name)))
+        bound
+            .map(|listener| (listen.address.clone(), listener))
+            .map_err(|error| Refused(format!("cannot load `{}`: {error}", spec.name)))
     };
-    spec.listen.iter().map(bind).collect()
+    let mut kept = instance.configured();
+    let is_new = |listen: &&config::Listen| match kept.iter().position(|at| *at == listen.address) {
+        Some(at) => {
+            kept.swap_remove(at);
+            false
+        }
+        None => true,
+    };
+    spec.listen.iter().filter(is_new).map(bind).collect()
+}
+
+/// The addresses that are configured.
+pub fn addresses_of(spec: &config::Instance) -> Vec<Address> {
+    spec.listen.iter().map(|listen| listen.address.clone()).collect()
+}
+
+/// How many connections an instance may have.
+pub fn quota_of(spec: &config::Instance) -> usize {
+    usize::try_from(spec.limits.connections_per_instance_max).unwrap_or(usize::MAX)
 }
 
 /// Makes a generation that has started and serves nobody yet.
@@ -128,7 +153,7 @@ pub async fn start(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generation
     let name = &instance.name;
     let cannot =
         |reason: String| Refused(format!("cannot load `{name}` from {}: {reason}", path.display()));
-    let staged = stage(&instance.registry, path).await.map_err(cannot)?;
+    let staged = stage(instance, path).await.map_err(cannot)?;
     let config = configure(instance, &staged)?;
     let manifest = staged.inspection().manifest.clone();
     let library = staged.open().map_err(|error| cannot(reason(&error)))?;
@@ -151,11 +176,17 @@ pub async fn start(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generation
     }
 }
 
-async fn stage(registry: &Registry, path: &Path) -> Result<Staged, String> {
+async fn stage(instance: &Instance, path: &Path) -> Result<Staged, String> {
     let path = path.to_owned();
-    let ticket =
-        registry.pool.submit(move || Library::stage(&path)).map_err(|full| full.to_string())?;
-    ticket.await.map_err(|error| error.to_string())?.map_err(|error| reason(&error))
+    let pool = &instance.registry.host_pool;
+    let ticket = pool.submit(move || Library::stage(&path)).map_err(|full| full.to_string())?;
+    let limit = Duration::from_millis(instance.limits().start_ms_max);
+    let Ok(staged) = tokio::time::timeout(limit, ticket).await else {
+        return Err(format!(
+            "it could not be read within {limit:?} (`start_ms_max`); is its file system slow or gone?"
+        ));
+    };
+    staged.map_err(|error| error.to_string())?.map_err(|error| reason(&error))
 }
 
 /// Why a library was not opened, for a sentence that names its path already.

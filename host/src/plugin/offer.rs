@@ -285,6 +285,7 @@ pub fn dropped(resource: Resource) {
         Resource::Service(service) => {
             let generation = service.object.generation().clone();
             drop(generation.service.take());
+            service.end();
         }
         Resource::Command(command) => {
             let generation = command.object.generation().clone();

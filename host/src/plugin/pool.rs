@@ -79,11 +79,11 @@ struct State {
 }
 
 impl Pool {
-    /// Starts `threads` threads (at least one) named `medusa-pool-N`; at most `queued_max` jobs wait for them.
+    /// Starts `threads` threads (at least one) named after the pool, `NAME-N`; at most `queued_max` jobs wait for them.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn start(threads: usize, queued_max: usize) -> io::Result<Pool> {
+    pub fn start(name: &str, threads: usize, queued_max: usize) -> io::Result<Pool> {
         let threads = threads.max(1);
         let state = State {
             queue: VecDeque::new(),
@@ -97,7 +97,7 @@ impl Pool {
         let mut pool = Pool { shared: shared.clone(), threads: Vec::new() };
         for number in 0..threads {
             let shared = shared.clone();
-            let thread = Builder::new().name(format!("medusa-pool-{number}"));
+            let thread = Builder::new().name(format!("{name}-{number}"));
             pool.threads.push(thread.spawn(move || shared.run(number))?);
         }
         Ok(pool)
@@ -118,7 +118,6 @@ impl Pool {
         let (job, ticket) = with_ticket(job);
         state.queue.push_back(job);
         drop(state);
-        // All are woken, for the one that is woken could be one that only looks at its own queue next.
         self.shared.work.notify_one();
         Ok(ticket)
     }
@@ -137,6 +136,11 @@ impl Pool {
             results.push(ticket.await);
         }
         results
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
     }
 
     /// How the pool is doing.
@@ -321,7 +325,7 @@ mod tests {
 
     #[test]
     fn jobs_run_on_named_threads_and_answer() {
-        let pool = Pool::start(2, 10).unwrap();
+        let pool = Pool::start("medusa-pool", 2, 10).unwrap();
         let ticket = pool.submit(|| thread::current().name().map(str::to_owned)).unwrap();
         assert!(block_on(ticket).unwrap().unwrap().starts_with("medusa-pool-"));
         assert_eq!(pool.status().queued, 0);
@@ -330,7 +334,7 @@ mod tests {
 
     #[test]
     fn work_of_others_runs_and_may_panic() {
-        let pool = Pool::start(1, 10).unwrap();
+        let pool = Pool::start("medusa-pool", 1, 10).unwrap();
         Blocking::start(&pool, Box::new(|| panic!("no"))).unwrap();
         let (sender, receiver) = mpsc::channel();
         Blocking::start(&pool, Box::new(move || sender.send(7).unwrap())).unwrap();
@@ -345,7 +349,7 @@ mod tests {
                 panic!("again");
             }
         }
-        let pool = Pool::start(1, 10).unwrap();
+        let pool = Pool::start("medusa-pool", 1, 10).unwrap();
         let ticket = pool.submit(|| -> u8 { panic!("no {}", 1) }).unwrap();
         assert_eq!(block_on(ticket), Err(JobError::Panicked("no 1".into())));
         let ticket = pool.submit(|| -> u8 { std::panic::panic_any(Bomb) }).unwrap();
@@ -355,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_broadcast_reaches_every_thread_once_ahead_of_the_queue() {
-        let pool = Pool::start(3, 10).unwrap();
+        let pool = Pool::start("medusa-pool", 3, 10).unwrap();
         let (open, gate) = mpsc::channel::<()>();
         let (started, begun) = mpsc::channel();
         let busy = pool
@@ -388,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_a_stop_says_what_was_not_run() {
-        let pool = Pool::start(1, 1).unwrap();
+        let pool = Pool::start("medusa-pool", 1, 1).unwrap();
         let (open, gate) = mpsc::channel::<()>();
         let (started, begun) = mpsc::channel();
         let running = pool

@@ -5,7 +5,6 @@
 
 use std::{
     rc::Rc,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -41,7 +40,7 @@ pub async fn watch(registry: Rc<Registry>) {
             .collect();
         seen.retain(|seen| running.iter().any(|it| Rc::ptr_eq(it, &seen.generation)));
         for generation in running {
-            let panics = panics(&generation);
+            let panics = generation.panics();
             match seen.iter_mut().find(|seen| Rc::ptr_eq(&seen.generation, &generation)) {
                 None => seen.push(Seen {
                     generation: generation.clone(),
@@ -62,10 +61,6 @@ pub async fn watch(registry: Rc<Registry>) {
             }
         }
     }
-}
-
-fn panics(generation: &Generation) -> u64 {
-    generation.off_loop.panics.load(Ordering::Relaxed)
 }
 
 /// What is wrong with a generation that had so many panics lately, if anything is.

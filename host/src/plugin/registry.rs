@@ -32,12 +32,13 @@ const LOOKUPS_MAX: usize = 64;
 
 /// What the host runs.
 pub struct Registry {
-    /// The configuration that it was started with.
-    pub config: Rc<Config>,
     /// The loop's clock.
     pub clock: Clock,
-    /// The threads for blocking work.
+    /// The threads for plugins' blocking jobs.
     pub pool: Rc<Pool>,
+    /// The threads for the host's own: files, names, libraries that are read. No code of a plugin runs there, so that no plugin can
+    /// keep the others from their files, nor the operator from loading and unloading.
+    pub host_pool: Rc<Pool>,
     /// Whose routes are whose.
     pub sites: Sites,
     /// Every live connection.
@@ -50,6 +51,7 @@ pub struct Registry {
     pub posts: UnboundedSender<Post>,
     /// A thread that a plugin had started by itself has ended.
     pub threads_ended: Notify,
+    config: RefCell<Rc<Config>>,
     instances: RefCell<BTreeMap<String, Rc<Instance>>>,
     last_id: Cell<InstanceId>,
 }
@@ -77,15 +79,17 @@ impl Registry {
     pub fn new(
         config: Rc<Config>,
         pool: Rc<Pool>,
+        host_pool: Rc<Pool>,
         stalls: Arc<AtomicU64>,
     ) -> (Rc<Registry>, UnboundedReceiver<Post>) {
         let (posts, deliver) = unbounded_channel();
         let limits = &config.limits;
         let registry = Registry {
             clock: Clock(Instant::now()),
-            resolver: Resolver::new(pool.clone(), LOOKUPS_MAX),
+            resolver: Resolver::new(host_pool.clone(), LOOKUPS_MAX),
             stalls,
             pool,
+            host_pool,
             sites: Sites::new(usize::try_from(limits.http_routes_max).unwrap_or(usize::MAX)),
             connections: Connections::new(
                 usize::try_from(limits.connections_max).unwrap_or(usize::MAX),
@@ -94,9 +98,19 @@ impl Registry {
             threads_ended: Notify::new(),
             instances: RefCell::default(),
             last_id: Cell::new(0),
-            config,
+            config: RefCell::new(config),
         };
         (Rc::new(registry), deliver)
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Rc<Config> {
+        self.config.borrow().clone()
+    }
+
+    /// Another configuration is in force from now on.
+    pub fn set_config(&self, config: Rc<Config>) {
+        *self.config.borrow_mut() = config;
     }
 
     /// Brings posts to their generations.

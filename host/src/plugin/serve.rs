@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // Calls the hooks of services and sessions.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::pin,
@@ -20,7 +20,10 @@ use medusa_abi::{
     },
     task::Task,
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, coop},
+};
 
 use crate::{
     net::connection::Connection,
@@ -59,7 +62,11 @@ struct Parking {
     /// Set by `conn_park` during a turn.
     until_ns: Cell<Option<u64>>,
     posts: RefCell<VecDeque<Vec<u8>>>,
+    /// It was told that its generation drains, once.
+    is_told: Cell<bool>,
     stirred: Notify,
+    /// The loop's task that has its turns.
+    driver: OnceCell<AbortHandle>,
 }
 
 impl Service {
@@ -82,12 +89,17 @@ impl Service {
         match self.shape {
             Shape::Task(hooks) => self.serve_by_task(&generation, handle, hooks),
             Shape::Session(hooks) => {
-                let (service, in_flight) = (self.clone(), InFlight::new(&generation));
-                tokio::task::spawn_local(async move {
-                    service.serve_by_turns(&generation, handle, hooks).await;
+                let parking = Rc::<Parking>::default();
+                self.parked.borrow_mut().insert(handle, parking.clone());
+                let (service, in_flight, at) =
+                    (self.clone(), InFlight::new(&generation), parking.clone());
+                let driver = tokio::task::spawn_local(async move {
+                    service.serve_by_turns(&generation, handle, hooks, &at).await;
+                    service.forget(handle, hooks);
                     drop(generation.handles.remove(handle));
                     drop(in_flight);
                 });
+                let _ = parking.driver.set(driver.abort_handle());
             }
         }
     }
@@ -122,20 +134,46 @@ impl Service {
         generation: &Rc<Generation>,
         handle: Handle,
         hooks: Table<SessionHooks>,
+        parking: &Parking,
     ) {
-        let parking = Rc::<Parking>::default();
-        self.parked.borrow_mut().insert(handle, parking.clone());
         let (mut wake, mut posted) = (WAKE_READABLE, Vec::new());
-        while self.turn(generation, handle, hooks, &parking, wake, &posted).await {
-            let Ok(connection) = generation.handles.get::<Connection>(handle) else { break };
+        while self.turn(generation, handle, hooks, parking, wake, &posted).await {
+            // Nothing can wake a session whose peer has gone, but its going.
+            if wake == WAKE_HANGUP {
+                return;
+            }
+            let Ok(connection) = generation.handles.get::<Connection>(handle) else { return };
             (wake, posted) = parking.wait(generation, &connection).await;
+            coop::consume_budget().await;
         }
-        self.parked.borrow_mut().remove(&handle);
-        frame::enter(generation, || {
+    }
+
+    /// A session has ended, or is cut: the plugin drops what it keeps of it.
+    fn forget(&self, handle: Handle, hooks: Table<SessionHooks>) {
+        if self.parked.borrow_mut().remove(&handle).is_none() || self.object.is_given_back() {
+            return;
+        }
+        frame::enter(self.object.generation(), || {
             // SAFETY: As in `serve_by_task`.
             unsafe { hooks.get() }
                 .map(|hooks| unsafe { (hooks.forget)(self.object.data(), handle) })
         });
+    }
+
+    /// Ends every session, and gives the plugin's object back. Called when no code of the plugin is on the stack.
+    pub fn end(&self) {
+        if let Shape::Session(hooks) = self.shape {
+            let handles: Vec<_> = self.parked.borrow().keys().copied().collect();
+            for handle in handles {
+                let driver =
+                    self.parked.borrow().get(&handle).and_then(|it| it.driver.get().cloned());
+                self.forget(handle, hooks);
+                if let Some(driver) = driver {
+                    driver.abort();
+                }
+            }
+        }
+        self.object.give_back();
     }
 
     /// One turn. Answers whether the connection was parked.
@@ -206,7 +244,7 @@ impl Parking {
             if let Some(posted) = self.posts.borrow_mut().pop_front() {
                 return (WAKE_POSTED, posted);
             }
-            if generation.phase.get() == Phase::Draining {
+            if generation.phase.get() == Phase::Draining && !self.is_told.replace(true) {
                 return (WAKE_DRAIN, Vec::new());
             }
             let wake = poll_fn(|context| {

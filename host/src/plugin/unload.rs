@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::plugin::{
     exchange::Request,
     generation::{Generation, Phase},
     handles::Resource,
+    instance::Instance,
     interpose::{self, ImageId},
     library::Library,
     lifecycle::{self, Refused, busy},
@@ -47,10 +48,46 @@ pub enum Unloaded {
 ///
 /// # Errors
 /// There is nothing to unload, or another change is under way.
-pub async fn unload(generation: &Rc<Generation>, drain: Duration) -> Result<Unloaded, Refused> {
-    let instance = generation.instance.clone();
+pub async fn unload(instance: &Rc<Instance>, drain: Duration) -> Result<Unloaded, Refused> {
     let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&instance.name)) };
-    instance.close_listeners();
+    unload_in_turn(instance, drain).await
+}
+
+/// Unloads whatever there is of an instance, for good: another change of it is waited for, and so are generations that drain
+/// already. Work that is in flight has until `deadline`.
+pub async fn leave(instance: &Rc<Instance>, deadline: Instant) {
+    let cut = async {
+        tokio::time::sleep_until(deadline).await;
+        instance.generations().iter().for_each(|generation| generation.cut_short());
+        std::future::pending::<()>().await;
+    };
+    let leave = async {
+        let _turn = instance.turn.lock().await;
+        if instance.current().is_some() {
+            let limit = Duration::from_millis(instance.limits().drain_ms_max);
+            let drain = limit.min(deadline.saturating_duration_since(Instant::now()));
+            // The one reason for a refusal is that there is nothing to unload.
+            let _ = unload_in_turn(instance, drain).await;
+        }
+        for generation in instance.generations() {
+            // Whoever was starting it is gone.
+            if generation.phase.get() == Phase::Starting {
+                finish(&generation).await;
+            }
+            generation.unloaded().await;
+        }
+    };
+    tokio::select! {
+        () = leave => {}
+        () = cut => {}
+    }
+}
+
+async fn unload_in_turn(instance: &Rc<Instance>, drain: Duration) -> Result<Unloaded, Refused> {
+    let Some(generation) = &instance.current() else {
+        return Err(Refused(format!("`{}` is not running", instance.name)));
+    };
+    instance.close_listeners().await;
     lifecycle::deactivate(generation);
     // Loaded again, it is the newest once more.
     for site in instance.registry.sites.sites().values() {
@@ -71,19 +108,25 @@ pub async fn retire(generation: &Rc<Generation>, drain: Duration) -> Unloaded {
     if let Some(service) = generation.service.borrow().clone() {
         service.stir();
     }
-    if tokio::time::timeout(drain, generation.idle()).await.is_err() {
+    if tokio::time::timeout(drain, generation.drained()).await.is_err()
+        || generation.in_flight() > 0
+    {
         tracing::info!(
             instance = generation.name(),
             generation = generation.number,
             in_flight = generation.in_flight(),
-            "the drain's time is over; what is in flight is cut"
+            "the drain is over; what is in flight is cut"
         );
     }
     finish(generation).await
 }
 
-/// Cuts what is left of a generation, and unmaps it. Called outside of every call into it.
+/// Cuts what is left of a generation, and unmaps it; where somebody does so already, his outcome is waited for. Called outside
+/// of every call into it.
 pub async fn finish(generation: &Rc<Generation>) -> Unloaded {
+    if generation.begin_finish() {
+        return generation.unloaded().await;
+    }
     generation.unmount();
     generation.phase.set(Phase::Draining);
     cut(generation);
@@ -107,6 +150,7 @@ pub async fn finish(generation: &Rc<Generation>) -> Unloaded {
 fn cut(generation: &Rc<Generation>) {
     // Before the first drop: a task that spawns another when it is dropped would be cut for ever.
     generation.handles.seal();
+    generation.job_permits.close();
     let threads = generation.threads.borrow().clone();
     threads.iter().for_each(|thread| thread.stop());
     generation.cut();
@@ -125,7 +169,9 @@ fn cut(generation: &Rc<Generation>) {
             other => offer::dropped(other),
         }
     }
-    drop(generation.service.take());
+    if let Some(service) = generation.service.take() {
+        service.end();
+    }
     generation.responders.borrow_mut().clear();
     generation.commands.borrow_mut().clear();
     // Dropping an object can have begun a task.
@@ -143,7 +189,7 @@ enum Stage {
 
 async fn unmap(generation: &Rc<Generation>) -> Unloaded {
     let Some(image) = generation.with_library(Library::image) else {
-        return Unloaded::Unmapped { leaked_bytes: 0, leaked_blocks: 0 };
+        return generation.unloaded().await;
     };
     crate::plugin::frame::enter(generation, || interpose::clean_current_thread(image));
     clean_pool(generation, image).await;
@@ -153,9 +199,7 @@ async fn unmap(generation: &Rc<Generation>) -> Unloaded {
     interpose::delete_keys(image);
     let (leaked_blocks, leaked_bytes, _) = generation.heap().unwrap_or_default();
     generation.heap_release();
-    let Some(library) = generation.take_library() else {
-        return Unloaded::Unmapped { leaked_bytes, leaked_blocks };
-    };
+    let library = generation.take_library().expect("its image was asked for just now");
     match library.close() {
         Ok(_) => {
             gone(generation);
@@ -166,7 +210,9 @@ async fn unmap(generation: &Rc<Generation>) -> Unloaded {
                 leaked_blocks,
                 "unloaded"
             );
-            Unloaded::Unmapped { leaked_bytes, leaked_blocks }
+            let unmapped = Unloaded::Unmapped { leaked_bytes, leaked_blocks };
+            generation.set_unloaded(unmapped.clone());
+            unmapped
         }
         Err(still) => {
             let reason = still.reason.to_string();
@@ -290,7 +336,8 @@ fn pinned(generation: &Rc<Generation>, reason: String) {
         "pinned, for {reason}"
     );
     generation.phase.set(Phase::Pinned);
-    *generation.reason.borrow_mut() = Some(reason);
+    *generation.reason.borrow_mut() = Some(reason.clone());
+    generation.set_unloaded(Unloaded::Pinned { reason });
 }
 
 async fn look_again(generation: &Rc<Generation>, stage: Stage, mut running: usize) {

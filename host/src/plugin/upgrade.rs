@@ -31,7 +31,8 @@ pub struct Upgraded {
     pub pause_us: u64,
 }
 
-/// Upgrades an instance to another configuration that listens where the present one does.
+/// Puts another configuration of an instance into force: where only its addresses or its quota differ, its generation stays, else it
+/// is upgraded. Addresses that are in both are listened on all the while.
 ///
 /// # Errors
 /// Why it goes on as it was.
@@ -39,11 +40,18 @@ pub async fn reconfigure(
     instance: &Rc<Instance>,
     spec: Rc<config::Instance>,
     library: &Path,
-) -> Result<Upgraded, Refused> {
-    let before = instance.spec.replace(spec);
-    upgrade(instance, library).await.inspect_err(|_| {
-        instance.spec.replace(before);
-    })
+) -> Result<(), Refused> {
+    let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&instance.name)) };
+    let bound = lifecycle::bind(instance, &spec)?;
+    let before = instance.spec.replace(spec.clone());
+    if !spec.same_work(&before) {
+        upgrade_in_turn(instance, library).await.inspect_err(|_| {
+            instance.spec.replace(before);
+        })?;
+    }
+    instance.quota.set_max(lifecycle::quota_of(&spec));
+    instance.listen(&lifecycle::addresses_of(&spec), bound).await;
+    Ok(())
 }
 
 /// Upgrades an instance from a library. The old generation finishes what it has in flight, and is unmapped in the background.
@@ -52,6 +60,10 @@ pub async fn reconfigure(
 /// Why the old version goes on serving.
 pub async fn upgrade(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded, Refused> {
     let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&instance.name)) };
+    upgrade_in_turn(instance, library).await
+}
+
+async fn upgrade_in_turn(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded, Refused> {
     let Some(old) = instance.current() else {
         return Err(Refused(format!(
             "`{}` is not running; use `load {}`",
@@ -61,8 +73,10 @@ pub async fn upgrade(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded
     let new = lifecycle::start(instance, library).await?;
     let switched = match take_over(&old, &new).await {
         Ok(pause) => pause,
-        Err(reason) => {
+        Err(Failed { reason, is_released }) => {
+            // Whatever the new one took, it is gone before the old one takes it back.
             lifecycle::discard(&new).await;
+            let reason = if is_released { retake(&old, reason).await } else { reason };
             return Err(Refused(format!(
                 "`{}` goes on with {}: {reason}",
                 instance.name, old.manifest.version
@@ -90,27 +104,28 @@ pub async fn upgrade(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded
     Ok(upgraded)
 }
 
+/// Why the new generation does not take over.
+struct Failed {
+    reason: String,
+    /// The old one was asked to give up what only one can hold, and may have done so in part.
+    is_released: bool,
+}
+
 /// Everything between "the new one is ready" and "the new one serves".
-async fn take_over(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<Duration, String> {
-    readable(old, new)?;
-    let is_exclusive = !old.manifest.exclusive.is_empty() || !new.manifest.exclusive.is_empty();
-    if is_exclusive {
-        bounded(old, "release", old.release()).await?;
-        if let Err(reason) = bounded(new, "acquire", new.acquire()).await {
-            // Whatever the new one took, it is discarded before the old one takes it back.
-            lifecycle::discard(new).await;
-            return Err(retake(old, reason).await);
+async fn take_over(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<Duration, Failed> {
+    let mut is_released = false;
+    let taken = async {
+        readable(old, new)?;
+        if !old.manifest.exclusive.is_empty() || !new.manifest.exclusive.is_empty() {
+            is_released = true;
+            bounded(old, "release", old.release()).await?;
+            bounded(new, "acquire", new.acquire()).await?;
         }
-    }
-    let started = Instant::now();
-    match switch(old, new) {
-        Ok(()) => Ok(started.elapsed()),
-        Err(reason) if is_exclusive => {
-            lifecycle::discard(new).await;
-            Err(retake(old, reason).await)
-        }
-        Err(reason) => Err(reason),
-    }
+        let started = Instant::now();
+        switch(old, new)?;
+        Ok(started.elapsed())
+    };
+    taken.await.map_err(|reason| Failed { reason, is_released })
 }
 
 async fn retake(old: &Rc<Generation>, reason: String) -> String {

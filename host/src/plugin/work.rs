@@ -83,10 +83,10 @@ struct Carried<T>(*mut std::ffi::c_void, Table<T>);
 unsafe impl<T> Send for Carried<T> {}
 
 impl Job {
-    /// Puts a job on the pool.
+    /// Puts a job on the pool, at once or when fewer jobs of the same generation are there.
     ///
     /// # Errors
-    /// `INVALID` without hooks, `LIMIT` when the pool's queue is full; the job is still the plugin's then.
+    /// `INVALID` without hooks; the job is still the plugin's then. When the pool's queue is full, the job ends with `LIMIT`.
     pub fn start(
         generation: &Rc<Generation>,
         job: task::Job,
@@ -101,10 +101,6 @@ impl Job {
             unsafe { carried.1.get() }
                 .map_or(code::INVALID, |hooks| unsafe { (hooks.run)(carried.0) })
         };
-        let ticket = generation.instance.registry.pool.submit(run).map_err(|full| {
-            tracing::debug!(%full, "a job was refused");
-            generation.limited("jobs_queued_max")
-        })?;
         let this = Rc::new(Job {
             end: End::default(),
             object: Rc::new(Owned::new(generation, job.data, hooks.drop)),
@@ -114,7 +110,7 @@ impl Job {
         generation.jobs_running.set(generation.jobs_running.get() + 1);
         let generation = generation.clone();
         tokio::task::spawn_local(async move {
-            let code = ticket.await.unwrap_or(code::PANICKED);
+            let code = on_pool(&generation, run).await;
             generation.jobs_running.set(generation.jobs_running.get() - 1);
             job.end.set(if code < 0 { code } else { code::READY });
             drop(job);
@@ -132,6 +128,19 @@ impl Job {
     /// Whose it is.
     pub fn generation(&self) -> &Rc<Generation> {
         self.object.generation()
+    }
+}
+
+async fn on_pool(generation: &Generation, run: impl FnOnce() -> Code + Send + 'static) -> Code {
+    let permits = generation.job_permits.clone();
+    // Closed where the generation is cut: what has not begun then does not begin.
+    let Ok(_permit) = permits.acquire().await else { return code::CANCELLED };
+    match generation.instance.registry.pool.submit(run) {
+        Ok(ticket) => ticket.await.unwrap_or(code::PANICKED),
+        Err(full) => {
+            tracing::debug!(%full, "a job was refused");
+            generation.limited("jobs_queued_max")
+        }
     }
 }
 
@@ -178,7 +187,7 @@ impl PluginThread {
             let code = end.await.unwrap_or(code::PANICKED);
             // Its thread-locals are dropped after `run`; only a joined thread has no code of the plugin left to run.
             if let Ok(joined) =
-                generation.instance.registry.pool.submit(move || handle.join().is_ok())
+                generation.instance.registry.host_pool.submit(move || handle.join().is_ok())
             {
                 let _ = joined.await;
             }

@@ -156,7 +156,7 @@ fn upgrade_text(outcome: &UpgradeOutcome) -> String {
     let UpgradeOutcome { name, result, from, to, handed_over, drained, pause_us, reason } = outcome;
     if result == "kept" {
         let reason = reason.as_deref().unwrap_or("no reason was given");
-        return format!("{name}: kept {from}, {to} does not serve: {reason}\n");
+        return format!("{name}: kept {from}: {reason}\n");
     }
     format!(
         "{name}: {result} from {from} to {to}; {handed_over} connections handed over, {drained} finish on the old one, \

@@ -77,7 +77,7 @@ unsafe extern "C" fn file_open(id: InstanceId, spec: *const OpenSpec) -> Code {
             Ok(root) => root,
             Err(code) => return code,
         };
-        let pool: Rc<dyn Blocking> = generation.instance.registry.pool.clone();
+        let pool: Rc<dyn Blocking> = generation.instance.registry.host_pool.clone();
         match root.open_file(&pool, path, spec.flags, spec.mode) {
             Ok(file) => handle(generation.handles.insert(Rc::new(file), max)),
             Err(error) => failure(&error),
