@@ -124,21 +124,27 @@ fn a_detached_thread_pins_its_library_by_name() {
 
 #[test]
 fn a_thread_that_another_plugin_keeps_busy_cleans_up_when_it_is_free() {
-    let (server, image) = busy_with("[host.limits]\npool_threads = 1\n");
-    let load = ["load", "second", "--library", "busy", "--listen", "127.0.0.1:0"];
-    server.ctl(load).succeeded();
+    let (server, image) = busy_with("[host.limits]\npool_threads = 2\n");
+    for name in ["second", "third"] {
+        server.ctl(["load", name, "--library", "busy", "--listen", "127.0.0.1:0"]).succeeded();
+    }
     let job = |name: &str, gate: &str| {
         let mut client = Client::connect(server.address(name));
         let gate = server.folder().path(gate);
         client.send(format!("GET /job?{} HTTP/1.1\r\nHost: test\r\n\r\n", gate.display()));
         client
     };
-    // A job of `busy` leaves a thread-local in the pool's one thread, and then the other has the thread.
+    let running = || server.ctl_json(["status"])["jobs_running"].as_u64().expect("a number");
+    // While one of the pool's two threads is the second's, a job of `busy` leaves a thread-local in the other, which then is the
+    // third's.
+    let mut second = job("second", "second-gate");
+    wait_until("the job of the second", PATIENCE, || running() == 1);
     server.folder().write("first-gate", "");
     assert_eq!(job("busy", "first-gate").response().text(), "the job is done\n");
-    let mut client = job("second", "gate");
-    let running = || server.ctl_json(["status"])["jobs_running"].as_u64().expect("a number");
-    wait_until("the job of the second", PATIENCE, || running() == 1);
+    let mut client = job("third", "gate");
+    wait_until("the job of the third", PATIENCE, || running() == 2);
+    server.folder().write("second-gate", "");
+    assert_eq!(second.response().text(), "the job is done\n");
 
     let unload = server.ctl_json(["unload", "busy", "--now"]);
     assert_pinned(&server, &image, &unload, "thread-local destructor");
