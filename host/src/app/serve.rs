@@ -31,6 +31,7 @@ pub fn run(config: Config) -> ExitCode {
 
 fn serve(config: Config) -> Result<(), String> {
     let log = Log::start(log_options(&config)).map_err(|error| error.to_string())?;
+    let _last_lines = log.last_lines();
     let limits = &config.limits;
     let threads = usize::try_from(limits.pool_threads).unwrap_or(usize::MAX);
     let queued_max = usize::try_from(limits.jobs_queued_max).unwrap_or(usize::MAX);
@@ -154,6 +155,7 @@ fn log_options(config: &Config) -> log::Options {
         },
         lines_kept: kept(config.limits.log_lines_kept),
         line_bytes_max: kept(config.limits.log_line_bytes_max),
+        queue_bytes_max: kept(config.limits.log_queue_bytes_max),
     }
 }
 

@@ -127,6 +127,8 @@ limits! {
     log_lines_kept: Host = 1000, 1 => 1_000_000;
     /// Bytes of a kept line of the log; longer ones are cut.
     log_line_bytes_max: Host = 8 * KIB, 128 => MIB;
+    /// Bytes of the log that may wait for whoever reads standard error; lines beyond are dropped there, counted and told.
+    log_queue_bytes_max: Host = MIB, 4 * KIB => GIB;
 }
 
 impl Limit {

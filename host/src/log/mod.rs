@@ -1,16 +1,24 @@
 //! The log: tracing to standard error, and the last lines for the monitor.
 //!
-//! The level can be changed while the host runs; audit lines (target `audit`) are written at every level.
+//! The level can be changed while the host runs; audit lines (target `audit`) are written at every level. Nobody who logs waits for
+//! whoever reads standard error.
 
+mod queue;
 mod ring;
 
-use std::{io::IsTerminal, sync::Arc};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::IsTerminal,
+    panic,
+    sync::Arc,
+    time::Duration,
+};
 
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload};
 
-use crate::log::ring::Ring;
 pub use crate::log::ring::{Batch, Follower};
+use crate::log::{queue::Queue, ring::Ring};
 
 /// The target of audit lines.
 pub const AUDIT: &str = "audit";
@@ -19,6 +27,8 @@ pub const AUDIT: &str = "audit";
 #[derive(Clone)]
 pub struct Log {
     ring: Arc<Ring>,
+    /// What waits for standard error.
+    queue: Arc<Queue>,
     filter: reload::Handle<Targets, Registry>,
 }
 
@@ -33,6 +43,8 @@ pub struct Options {
     pub lines_kept: usize,
     /// Kept lines that are longer are cut.
     pub line_bytes_max: usize,
+    /// Bytes that may wait for standard error; lines for which there is no room are dropped there, and counted.
+    pub queue_bytes_max: usize,
 }
 
 /// The form of a line.
@@ -46,14 +58,40 @@ pub enum Format {
 
 /// Why the log could not be begun.
 #[derive(Debug)]
-pub struct AlreadyStarted;
+pub enum StartError {
+    /// The process has one.
+    AlreadyStarted,
+    /// The system has no thread left.
+    NoThread(std::io::Error),
+}
+
+/// Has the last lines written when it is dropped, at the end of the process or in a panic.
+pub struct LastLines(Arc<Queue>);
+
+/// How long the end of the process may wait for whoever reads standard error.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 impl Log {
-    /// Begins to log to standard error, once in a process.
-    pub fn start(options: Options) -> Result<Log, AlreadyStarted> {
-        let (log, subscriber) = Log::build(options, std::io::stderr);
-        tracing::subscriber::set_global_default(subscriber).map_err(|_| AlreadyStarted)?;
+    /// Begins to log to standard error, once in a process. Panics are logged too from then on.
+    pub fn start(options: Options) -> Result<Log, StartError> {
+        let (log, subscriber) = Log::build(options);
+        tracing::subscriber::set_global_default(subscriber)
+            .map_err(|_| StartError::AlreadyStarted)?;
+        // At `error`, so that it is told at every level.
+        let lost = |lines| {
+            tracing::error!(
+                lines,
+                "lines of this log were lost here, for nobody read standard error; `log` in the monitor has the last ones"
+            );
+        };
+        log.queue.drain(std::io::stderr(), lost).map_err(StartError::NoThread)?;
+        log.tell_panics();
         Ok(log)
+    }
+
+    /// What has the last lines written at the end; to be kept until then.
+    pub fn last_lines(&self) -> LastLines {
+        LastLines(self.queue.clone())
     }
 
     /// The least severe level that is logged now.
@@ -81,18 +119,39 @@ impl Log {
     /// A log that nothing is written to.
     #[cfg(test)]
     pub(crate) fn detached() -> Log {
-        let options =
-            Options { level: Level::INFO, format: Format::Text, lines_kept: 1, line_bytes_max: 1 };
-        Log::build(options, std::io::sink).0
+        let options = Options {
+            level: Level::INFO,
+            format: Format::Text,
+            lines_kept: 1,
+            line_bytes_max: 1,
+            queue_bytes_max: 0,
+        };
+        Log::build(options).0
     }
 
-    fn build<W>(
-        options: Options,
-        writer: W,
-    ) -> (Log, impl tracing::Subscriber + Send + Sync + use<W>)
-    where
-        W: for<'a> fmt::MakeWriter<'a> + Send + Sync + 'static,
-    {
+    /// Rust's own hook would write to standard error itself, and so wait for its reader.
+    fn tell_panics(&self) {
+        let queue = self.queue.clone();
+        panic::set_hook(Box::new(move |panic| {
+            let at = panic.location().map(ToString::to_string).unwrap_or_default();
+            let message = panic.payload_as_str().unwrap_or("without a message");
+            let thread = std::thread::current();
+            let thread = thread.name().unwrap_or("without a name");
+            let trace = Backtrace::capture();
+            let trace = match trace.status() {
+                BacktraceStatus::Captured => format!("\n{trace}"),
+                _ => "; with RUST_BACKTRACE=1 it says what led there".to_owned(),
+            };
+            tracing::error!(at, thread, "the host panicked: {message}{trace}");
+            // It may be the last that this process does.
+            queue.flush(FLUSH_MAX);
+        }));
+    }
+
+    fn build(options: Options) -> (Log, impl tracing::Subscriber + Send + Sync) {
+        let queue = Queue::new(options.queue_bytes_max);
+        let out = queue.clone();
+        let writer = move || out.sender();
         let ring = Arc::new(Ring::new(options.lines_kept, options.line_bytes_max));
         let (filter, handle) = reload::Layer::new(targets(options.level));
         let kept = ring.clone();
@@ -104,17 +163,28 @@ impl Log {
             Format::Json => (lines.json().boxed(), copy.json().boxed()),
         };
         let subscriber = Registry::default().with(filter).with(vec![lines, copy]);
-        (Log { ring, filter: handle }, subscriber)
+        (Log { ring, queue, filter: handle }, subscriber)
     }
 }
 
-impl std::fmt::Display for AlreadyStarted {
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_MAX);
+    }
+}
+
+impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("cannot start the log: this process has one already")
+        match self {
+            StartError::AlreadyStarted => {
+                f.write_str("cannot start the log: this process has one already")
+            }
+            StartError::NoThread(error) => write!(f, "cannot start the log's thread: {error}"),
+        }
     }
 }
 
-impl std::error::Error for AlreadyStarted {}
+impl std::error::Error for StartError {}
 
 fn targets(level: Level) -> Targets {
     let audit = LevelFilter::from_level(level.max(Level::INFO));
@@ -126,8 +196,14 @@ mod tests {
     use super::*;
 
     fn with_log(format: Format, test: impl FnOnce(&Log)) {
-        let options = Options { level: Level::INFO, format, lines_kept: 3, line_bytes_max: 200 };
-        let (log, subscriber) = Log::build(options, std::io::sink);
+        let options = Options {
+            level: Level::INFO,
+            format,
+            lines_kept: 3,
+            line_bytes_max: 200,
+            queue_bytes_max: 0,
+        };
+        let (log, subscriber) = Log::build(options);
         tracing::subscriber::with_default(subscriber, || test(&log));
     }
 

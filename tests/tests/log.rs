@@ -1,0 +1,105 @@
+//! The log: nobody waits for its reader, and what it says at the end is there.
+
+use std::{
+    io::Read,
+    os::unix::net::UnixStream,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use medusa_tests::{Client, Folder, Server, wait_for, wait_until};
+use rustix::{
+    pipe::fcntl_setpipe_size,
+    process::{Pid, Signal, kill_process},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Every request and command leaves a line, and few lines fit into the pipe and into the queue before it.
+const TALKATIVE: &str = "\
+[log]
+level = \"debug\"
+[host.limits]
+log_queue_bytes_max = \"4 KiB\"
+[[plugin]]
+name = \"web\"
+library = \"http\"
+listen = [\"unix:web.sock\"]
+[[plugin]]
+name = \"hello\"
+library = \"hello\"
+attach = \"web\"
+";
+
+/// A server whose standard error is a small pipe that nobody reads, filled up.
+fn unread() -> (Folder, Child) {
+    let folder = Folder::new();
+    let configuration = folder.configure(TALKATIVE);
+    let child = Command::new(folder.program())
+        .arg("serve")
+        .arg("--config")
+        .arg(configuration)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    fcntl_setpipe_size(child.stderr.as_ref().unwrap(), 4096).unwrap();
+    wait_until("the server to serve", PATIENCE, || {
+        UnixStream::connect(folder.path("web.sock")).is_ok()
+    });
+    // A page of a pipe, a queue, and what the writer has in its hands: more lines than fit into all three.
+    for _ in 0..200 {
+        ctl(&folder, &["log", "1"]);
+    }
+    (folder, child)
+}
+
+fn ctl(folder: &Folder, words: &[&str]) -> String {
+    let mut arguments = vec!["ctl", "--config", "medusa.toml"];
+    arguments.extend(words);
+    folder.medusa(arguments, "").succeeded().to_owned()
+}
+
+fn end(child: &mut Child) {
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+    let status = wait_for("the server to end", PATIENCE, || child.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_goes_on() {
+    let (folder, mut child) = unread();
+    assert!(ctl(&folder, &["plugins"]).contains("hello"));
+    assert!(ctl(&folder, &["log", "1000"]).contains("monitor command"), "the monitor has them all");
+    // It waits a second for a reader, and no longer.
+    end(&mut child);
+}
+
+#[test]
+fn lines_that_were_lost_are_told_once_there_is_room_again() {
+    let (folder, mut child) = unread();
+    let mut stderr = child.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).map(|_| text)
+    });
+    wait_until("the loss in the log", PATIENCE, || {
+        ctl(&folder, &["log", "1000"]).contains("lines of this log were lost")
+    });
+    end(&mut child);
+    let text = reader.join().unwrap().unwrap();
+    assert!(text.contains("lines of this log were lost here"), "{text}");
+    let last = text.lines().last().unwrap_or_default();
+    assert!(last.contains("medusa has stopped"), "the end of the log is there: {last}");
+}
+
+#[test]
+fn the_last_line_is_there_when_the_server_has_ended() {
+    let mut server = Server::start(
+        "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n",
+    );
+    let _ = Client::connect(server.address("web")).get("/");
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    assert!(server.log().trim_end().ends_with("medusa has stopped"), "{}", server.log());
+}
