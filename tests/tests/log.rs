@@ -103,3 +103,21 @@ fn the_last_line_is_there_when_the_server_has_ended() {
     assert!(server.wait().success());
     assert!(server.log().trim_end().ends_with("medusa has stopped"), "{}", server.log());
 }
+
+/// The level of the file was read at the start only; `config apply` and SIGHUP said that all was applied, and changed nothing.
+#[test]
+fn a_changed_level_is_in_force_after_the_configuration_is_applied() {
+    let level = |level: &str| format!("[log]\nlevel = \"{level}\"\n");
+    let server = Server::start(&level("info"));
+    let shows = |expected: &str| server.ctl(["log", "level"]).succeeded().trim() == expected;
+    server.folder().configure(&level("warn"));
+    server.ctl(["config", "apply"]).succeeded();
+    assert!(shows("warn"));
+    server.folder().configure(&level("debug"));
+    server.signal(Signal::HUP);
+    wait_until("the level", PATIENCE, || shows("debug"));
+    // What an operator has set since lasts until the file says something else.
+    server.ctl(["log", "level", "trace"]).succeeded();
+    server.ctl(["config", "apply"]).succeeded();
+    assert!(shows("trace"));
+}

@@ -70,8 +70,9 @@ async fn serve_on_loop(
     let host = Rc::new(Host::new(registry));
     // Before the socket is there, so that whoever sees it can already send a signal.
     let signals = end_signal()?;
-    let monitor = Monitor::bind(&config.monitor_socket, host.clone(), log, config.limits.clone())?;
-    tokio::task::spawn_local(reload_at_signal(host.clone())?);
+    let monitor =
+        Monitor::bind(&config.monitor_socket, host.clone(), log.clone(), config.limits.clone())?;
+    tokio::task::spawn_local(reload_at_signal(host.clone(), log)?);
     tokio::task::spawn_local(upgrade_at_signal()?);
     // Beside the monitor, so that a plugin that is slow to start can be seen, and the host be stopped.
     let loading = tokio::task::spawn_local(load(host.clone(), config.clone()));
@@ -117,13 +118,15 @@ fn upgrade_at_signal() -> Result<impl Future<Output = ()>, String> {
 }
 
 /// Reads the configuration again at each SIGHUP, and puts it into force if it holds together.
-fn reload_at_signal(host: Rc<Host>) -> Result<impl Future<Output = ()>, String> {
+fn reload_at_signal(host: Rc<Host>, log: Log) -> Result<impl Future<Output = ()>, String> {
     let hangup = signal(SignalKind::hangup());
     let mut hangup = hangup.map_err(|error| format!("cannot wait for signals: {error}"))?;
     Ok(async move {
         while hangup.recv().await.is_some() {
             tracing::info!("SIGHUP: reading the configuration again");
+            let before = host.config().log.level;
             host.reload().await;
+            log.reconfigure(before, host.config().log.level);
         }
     })
 }

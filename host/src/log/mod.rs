@@ -94,6 +94,15 @@ impl Log {
         LastLines(self.queue.clone())
     }
 
+    /// Puts the level of a changed configuration into force. One that the configuration leaves as it was also leaves alone what
+    /// [`Log::set_level`] has set since.
+    pub fn reconfigure(&self, before: Level, after: Level) {
+        if before != after {
+            self.set_level(after);
+            tracing::info!(target: AUDIT, level = %after, "the level of the log is that of the changed configuration");
+        }
+    }
+
     /// The least severe level that is logged now.
     pub fn level(&self) -> Level {
         let level = self.filter.with_current(|targets| targets.default_level());
@@ -232,6 +241,17 @@ mod tests {
             tracing::warn!("not seen");
             tracing::info!(target: AUDIT, "load echo");
             assert!(log.last(9)[1].contains("load echo"));
+        });
+    }
+
+    #[test]
+    fn a_changed_configuration_changes_the_level_and_an_unchanged_one_does_not() {
+        with_log(Format::Text, |log| {
+            log.set_level(Level::TRACE);
+            log.reconfigure(Level::INFO, Level::INFO);
+            assert_eq!(log.level(), Level::TRACE);
+            log.reconfigure(Level::INFO, Level::WARN);
+            assert_eq!(log.level(), Level::WARN);
         });
     }
 

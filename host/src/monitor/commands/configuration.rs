@@ -46,7 +46,9 @@ pub(super) async fn check(call: Call) -> Result<(), Failure> {
 
 /// `config apply`
 pub(super) async fn apply(call: Call) -> Result<(), Failure> {
+    let before = call.control.config().log.level;
     let outcome = call.control.apply(read(&call).await?).await;
+    call.log.reconfigure(before, call.control.config().log.level);
     if call.json {
         call.out.json(&outcome).await?;
     } else {
