@@ -7,6 +7,8 @@
 // Loads code and calls the dynamic linker.
 #![allow(unsafe_code)]
 
+pub mod file;
+
 mod error;
 mod stage;
 

@@ -1,25 +1,20 @@
 //! The part of loading that blocks: read the file, look at it, copy it.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
-    },
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, Library, LoadError};
+use super::{Digest, Library, LoadError, file};
 use crate::{
     plugin::inspect::{Inspection, inspect},
-    sys::{memfd, pages::Pages},
+    sys::memfd,
 };
 
-/// Most bytes that a library may have.
-const LIBRARY_BYTES_MAX: u64 = 512 << 20;
 /// The kernel takes 249 bytes.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -53,7 +48,8 @@ impl Staged {
 }
 
 pub(super) fn stage(path: &Path) -> Result<Staged, LoadError> {
-    let bytes = read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let bytes =
+        file::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let inspection =
         inspect(&bytes).map_err(|refusal| LoadError::Refused { path: path.to_owned(), refusal })?;
     let digest = Digest(Sha256::digest(&*bytes).into());
@@ -63,31 +59,6 @@ pub(super) fn stage(path: &Path) -> Result<Staged, LoadError> {
     let copy =
         copy(&name, &bytes).map_err(|source| LoadError::Copy { path: path.to_owned(), source })?;
     Ok(Staged { path: path.to_owned(), inspection, digest, copy })
-}
-
-fn read(path: &Path) -> io::Result<Pages> {
-    // Non-blocking, so that a named pipe is refused and not waited for.
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    if metadata.len() > LIBRARY_BYTES_MAX {
-        return Err(io::Error::other(format!("it has more than {LIBRARY_BYTES_MAX} bytes")));
-    }
-    let mut bytes = Pages::zeroed(metadata.len() as usize)?;
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read(&mut bytes[length..]) {
-            // It was cut meanwhile; whether what is left is a library is found out next.
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(length);
-    Ok(bytes)
 }
 
 /// A memory file where code may be mapped from it; else a file that has no name any more, in a folder where it may.
