@@ -1,6 +1,9 @@
 //! The command line: what ends with which status, and says what.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    ffi::OsStr,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+};
 
 use medusa_tests::{Folder, Server, Tree};
 use rustix::process::Signal;
@@ -54,6 +57,16 @@ fn without_a_server_ctl_says_so() {
     let folder = Folder::new();
     let output = folder.medusa(["ctl", "--socket", "run/medusa.sock", "status"], "");
     output.refused("medusa.sock");
+}
+
+/// The request holds the client's folder as JSON, and JSON is UTF-8: the client panicked.
+#[test]
+fn ctl_works_in_a_folder_whose_name_is_not_utf_8() {
+    let server = Server::start(NOTHING);
+    let folder = server.folder().path(OsStr::from_bytes(b"caf\xe9"));
+    std::fs::create_dir(&folder).unwrap();
+    let output = server.ctl_command().arg("status").current_dir(&folder).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

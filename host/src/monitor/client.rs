@@ -43,7 +43,8 @@ impl Client {
 
     /// Runs a command, writes what it says as it comes, and returns its exit status.
     pub fn run(&mut self, command: Vec<String>, json: bool) -> Result<u8, ClientError> {
-        let cwd = std::env::current_dir().ok();
+        // JSON is UTF-8. In a folder whose name is not, relative paths are relative to the configuration.
+        let cwd = std::env::current_dir().ok().filter(|folder| folder.to_str().is_some());
         let request = Request { v: protocol::VERSION, command, json, width: width(), cwd };
         let mut line = serde_json::to_vec(&request).expect("its only path is UTF-8 or left out");
         line.push(b'\n');
