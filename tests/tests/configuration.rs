@@ -1,7 +1,12 @@
 //! The configuration as an operator meets it: what is refused before it is loaded, and what settings mean.
 
-use medusa_tests::Server;
+use medusa_tests::{Client, Folder, Server};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+fn check(folder: &Folder, configuration: &str) -> medusa_tests::CtlOutput {
+    folder.configure(configuration);
+    folder.medusa(["check", "--config", "medusa.toml"], "")
+}
 
 /// A pipe was opened and read on the loop: `config check` hung, and so did everything else, for good.
 #[test]
@@ -30,4 +35,35 @@ fn a_library_that_is_not_there_is_told_with_those_that_are() {
     let folder = server.folder();
     folder.medusa(["plugin", "inspect", "plugins/htp.so"], "").refused("did you mean `http`?");
     folder.medusa(["plugin", "inspect", "none/http.so"], "").refused("there is no folder none");
+}
+
+#[test]
+fn check_refuses_what_loading_would_refuse() {
+    let folder = Folder::new();
+    let tls = "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\n\
+               listen = [{ address = \"127.0.0.1:8443\", tls = \"default\" }]\n[tls.default]\n";
+    check(&folder, tls).refused("medusa.toml:4:47");
+    check(&folder, tls).refused("\"127.0.0.1:8443\" without `tls`");
+    let order =
+        |order: &str| format!("[[plugin]]\nname = \"a\"\nlibrary = \"echo\"\norder = {order}\n");
+    check(&folder, &order("3000000000")).refused("medusa.toml:4:9");
+    check(&folder, &order("3000000000")).refused("from -2147483648 to 2147483647");
+    check(&folder, &order("-3")).succeeded();
+}
+
+#[test]
+fn a_star_in_host_stands_for_all_names_below_at_any_depth() {
+    let server = Server::start(
+        "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n\
+         [[plugin]]\nname = \"hello\"\nlibrary = \"hello\"\nattach = \"web\"\nhost = \"*.example.org\"\n",
+    );
+    let mut client = Client::connect(server.address("web"));
+    let mut status = |host: &str| {
+        client.send(format!("GET /hello HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        client.response().status
+    };
+    assert_eq!(status("www.example.org"), 200);
+    assert_eq!(status("a.b.Example.org:8080"), 200);
+    assert_eq!(status("example.org"), 404);
+    assert_eq!(status("www.example.net"), 404);
 }

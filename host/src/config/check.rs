@@ -34,6 +34,23 @@ pub(super) fn tls_names(
     }
 }
 
+/// Refuses TLS on a listener, which loading the instance would refuse.
+pub(super) fn tls_is_missing(instance: &Instance, problems: &mut Diagnostics) {
+    for (listen, span) in instance.listen.iter().zip(&instance.places.tls) {
+        if listen.tls.is_some() {
+            let message = format!(
+                "`{}` asks for TLS on {}, which this version of medusa does not have yet",
+                instance.name, listen.address
+            );
+            let help = format!(
+                "write {} without `tls`, and leave TLS to a proxy in front of it",
+                words::quote(&listen.address.to_string())
+            );
+            problems.push(Diagnostic::new(span.clone(), message, help));
+        }
+    }
+}
+
 fn names(instances: &[Instance], problems: &mut Diagnostics) {
     let mut seen: HashMap<&str, &Span> = HashMap::new();
     for instance in instances {
@@ -176,6 +193,24 @@ mod tests {
     }
 
     #[test]
+    fn tls_on_a_listener_is_refused_before_it_is_loaded() {
+        let check = |more: &str| {
+            let text = format!(
+                "[tls.default]\n[[plugin]]\nname = \"a\"\nlibrary = \"x\"\n\
+                 listen = [\"[::]:80\", {{ address = \"[::]:443\", tls = \"default\" }}]\n{more}"
+            );
+            let config = Config::parse(&Source::new("medusa.toml", "/srv", text)).unwrap();
+            config.check_plugins(&|_| Ok(None))
+        };
+        let refusal = check("").unwrap_err().render(false);
+        assert!(
+            refusal.contains("medusa.toml:5:52") && refusal.contains("\"[::]:443\" without `tls`"),
+            "{refusal}"
+        );
+        assert!(check("enabled = false\n").is_ok());
+    }
+
+    #[test]
     fn what_is_wrong_with_a_key_is_found() {
         check("", &[]);
         check("[hots]", &["unknown key `hots`"]);
@@ -233,6 +268,10 @@ mod tests {
         check(&host("*.Example.org"), &[]);
         check(&host("http://x"), &["not a host name"]);
         check(&host("x:80"), &["not a host name"]);
+        for order in ["2147483648", "-2147483649", "9223372036854775807"] {
+            check(&plugins(&[&format!("name = \"a\"; order = {order}")]), &["`order` is out"]);
+        }
+        check(&plugins(&["name = \"a\"; order = -2147483648"]), &[]);
         check(
             &plugins(&["name = \"a\"; order = \"1\"; enabled = 1"]),
             &["`order` must", "`enabled` must"],

@@ -27,12 +27,13 @@ pub struct Instance {
     pub listen: Vec<Listen>,
     /// The instance that it extends.
     pub attach: Option<String>,
-    /// The host name that it is narrowed to, in lower case; `*.` stands for any one label.
+    /// The host name that it is narrowed to, in lower case; `*.example.org` are all names below `example.org`, at any depth, and not
+    /// that name itself (as in nginx; a certificate's `*` is one label only).
     pub host: Option<String>,
     /// The path that it is mounted at; begins with a slash.
     pub path: Option<String>,
     /// Its place among handlers of equal path, and among filters; smaller comes first.
-    pub order: i64,
+    pub order: i32,
     /// Whether it is started with the host.
     pub enabled: bool,
     /// The limits in force for it.
@@ -135,7 +136,7 @@ impl Instance {
             attach,
             host,
             path,
-            order: section.integer("order").unwrap_or(0),
+            order: order(section),
             enabled: section.boolean("enabled").unwrap_or(true),
             limits,
             config: section.table("config").cloned(),
@@ -312,6 +313,16 @@ fn host(section: &mut Section<'_>) -> Option<String> {
         return None;
     }
     Some(text.to_ascii_lowercase())
+}
+
+fn order(section: &mut Section<'_>) -> i32 {
+    let Some(order) = section.integer("order") else { return 0 };
+    i32::try_from(order).unwrap_or_else(|_| {
+        let span = section.table.get("order").map(|value| value.span.clone()).unwrap_or_default();
+        let help = format!("write a number from {} to {}", i32::MIN, i32::MAX);
+        section.problem(&span, "`order` is out of its range", help);
+        0
+    })
 }
 
 fn path(section: &mut Section<'_>) -> Option<String> {

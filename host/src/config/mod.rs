@@ -124,11 +124,12 @@ impl Config {
         self.instances.iter().find(|instance| instance.name == name)
     }
 
-    /// Checks the configuration of each enabled instance against its plugin's schema. Libraries that are not there are left out;
-    /// their files are the result.
+    /// Checks each enabled instance as its loading would: its configuration against its plugin's schema, and what it asks of the
+    /// host against what the host has. Libraries that are not there are left out; their files are the result.
     pub fn check_plugins(&self, schema_of: SchemaOf<'_>) -> Result<Vec<PathBuf>, Diagnostics> {
         let (mut problems, mut absent) = (Diagnostics::new(&self.source), Vec::new());
         for instance in self.instances.iter().filter(|instance| instance.enabled) {
+            check::tls_is_missing(instance, &mut problems);
             let file = self.library_file(instance);
             match schema_of(&file) {
                 Ok(Some(schema)) => problems.append(

@@ -110,7 +110,7 @@ fn place(
     let whole = path::join(spec.path.as_deref().unwrap_or("/"), path);
     let path = path::mount_point(&whole).map_err(|error| error.to_string())?;
     let key = RouteKey { instance: generation.name().into(), kind, host, path: path.into() };
-    let order = i32::try_from(spec.order).unwrap_or(0).saturating_add(order);
+    let order = spec.order.saturating_add(order);
     Ok((key, order, site(generation)))
 }
 
