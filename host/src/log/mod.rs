@@ -125,6 +125,12 @@ impl Log {
         Follower::new(self.ring.clone())
     }
 
+    /// Adds a line as if it had been logged.
+    #[cfg(test)]
+    pub(crate) fn note(&self, line: &str) {
+        self.ring.push(line.to_owned());
+    }
+
     /// A log that nothing is written to.
     #[cfg(test)]
     pub(crate) fn detached() -> Log {

@@ -63,7 +63,7 @@ impl Ring {
         kept.lines.iter().skip(kept.lines.len().saturating_sub(count)).cloned().collect()
     }
 
-    fn push(&self, line: String) {
+    pub(super) fn push(&self, line: String) {
         let mut kept = self.kept();
         if kept.lines.len() == self.lines_kept {
             kept.lines.pop_front();

@@ -45,6 +45,7 @@ pub(super) struct Fake {
 pub(super) struct Bench {
     pub fake: Rc<Fake>,
     pub socket: PathBuf,
+    pub log: Log,
     _folder: TempDir,
 }
 
@@ -63,11 +64,12 @@ pub(super) async fn with_monitor<F: Future<Output = ()>>(
     let bench = Rc::new(Bench {
         fake: Rc::new(fake),
         socket: folder.path().join("m.sock"),
+        log: Log::detached(),
         _folder: folder,
     });
     let run = async {
         let monitor =
-            Monitor::bind(&bench.socket, bench.fake.clone(), Log::detached(), limits).unwrap();
+            Monitor::bind(&bench.socket, bench.fake.clone(), bench.log.clone(), limits).unwrap();
         let fake = bench.fake.clone();
         let serve =
             tokio::task::spawn_local(monitor.serve(async move { fake.stop.notified().await }));

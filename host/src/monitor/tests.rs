@@ -1,6 +1,6 @@
 //! Sessions: what goes wrong at the edge between client and host.
 
-use tokio::sync::Notify;
+use tokio::{io::AsyncBufReadExt, sync::Notify};
 
 use super::{fake::*, *};
 
@@ -155,6 +155,31 @@ async fn following_the_log_ends_with_its_client() {
             while bench.talk().await.ask_lenient("status").await != Some(0) {}
         },
     )
+    .await;
+}
+
+#[tokio::test]
+async fn lines_that_a_slow_reader_lost_are_json_for_who_asked_for_json() {
+    with_monitor(Fake::default(), Limits::default(), |bench| async move {
+        let mut talk = bench.talk().await;
+        talk.send("log follow --json").await;
+        // This log keeps one line, and nothing is told before the command has begun.
+        loop {
+            ["one", "two", "three"].iter().for_each(|line| bench.log.note(line));
+            if timeout(Duration::from_millis(1), talk.stream.fill_buf()).await.is_ok() {
+                break;
+            }
+        }
+        let mut told = String::new();
+        while told.lines().count() < 2 {
+            let Some(Reply::Out(text)) = talk.reply().await else { panic!("{told}") };
+            told += &text;
+        }
+        let values: Vec<serde_json::Value> =
+            told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(values[0]["lost"].as_u64().is_some_and(|lost| lost >= 2), "{told}");
+        assert_eq!(values[1], "three");
+    })
     .await;
 }
 

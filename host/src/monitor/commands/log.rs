@@ -31,10 +31,14 @@ pub(super) async fn follow(call: Call) -> Result<(), Failure> {
             batch = follower.next() => batch,
             () = call.out.closed() => return Err(Failure::Gone),
         };
-        if batch.lost > 0 {
-            let text =
-                format!("… {} lines were lost, the log is faster than its reader\n", batch.lost);
-            call.out.text(&text).await?;
+        match batch.lost {
+            0 => {}
+            // An object among strings: whoever reads lines of the log can tell it from one.
+            lost if call.json => call.out.json(&serde_json::json!({ "lost": lost })).await?,
+            lost => {
+                let text = format!("… {lost} lines were lost, the log is faster than its reader\n");
+                call.out.text(&text).await?;
+            }
         }
         for line in batch.lines {
             if call.json {
