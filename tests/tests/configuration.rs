@@ -52,6 +52,14 @@ fn check_refuses_what_loading_would_refuse() {
 }
 
 #[test]
+fn a_key_where_there_are_none_is_told_to_be_removed() {
+    let folder = Folder::new();
+    let echo = "[[plugin]]\nname = \"a\"\nlibrary = \"echo\"\n[plugin.config]\ncolour = 1\n";
+    check(&folder, echo).refused("medusa.toml:5");
+    check(&folder, echo).refused("remove it");
+}
+
+#[test]
 fn a_star_in_host_stands_for_all_names_below_at_any_depth() {
     let server = Server::start(
         "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n\
@@ -66,4 +74,18 @@ fn a_star_in_host_stands_for_all_names_below_at_any_depth() {
     assert_eq!(status("a.b.Example.org:8080"), 200);
     assert_eq!(status("example.org"), 404);
     assert_eq!(status("www.example.net"), 404);
+}
+
+#[test]
+fn routes_beyond_the_limit_are_said_to_be_missing() {
+    let server = Server::start(
+        "[host.limits]\nhttp_routes_max = 1\n\
+         [[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n\
+         [[plugin]]\nname = \"one\"\nlibrary = \"hello\"\nattach = \"web\"\n\
+         [[plugin]]\nname = \"two\"\nlibrary = \"hello\"\nattach = \"web\"\npath = \"/two\"\n",
+    );
+    server.wait_for_log("routes are missing");
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("routes are missing")).unwrap();
+    assert!(line.contains("two") && line.contains("http_routes_max"), "{line}");
 }

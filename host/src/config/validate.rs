@@ -38,7 +38,10 @@ impl Validator<'_> {
     fn table(&mut self, schema: &Schema, table: &Table, place: &Place) -> Cbor {
         let known: Vec<&str> = schema.fields.iter().map(|field| field.name.as_str()).collect();
         for entry in table.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
-            let help = words::suggest(&entry.key, &known, "keys here");
+            let help = match known[..] {
+                [] => "there is nothing to be set here; remove it".to_owned(),
+                _ => words::suggest(&entry.key, &known, "keys here"),
+            };
             let message = format!("unknown key `{}` in {}", entry.key, place.path);
             self.problem(&entry.key_span, message, help);
         }

@@ -317,13 +317,18 @@ impl Generation {
 
     /// Has requests find its routes, and observers hear.
     pub fn mount(&self) {
-        for (_, route) in self.handles.all::<Route>() {
-            if !route.mount() {
-                self.limited("http_routes_max");
-            }
-        }
-        for (_, observer) in self.handles.all::<ObserverEntry>() {
-            observer.mount();
+        let (routes, observers) =
+            (self.handles.all::<Route>(), self.handles.all::<ObserverEntry>());
+        let missing = routes.iter().filter(|(_, route)| !route.mount()).count()
+            + observers.iter().filter(|(_, observer)| !observer.mount()).count();
+        if missing > 0 {
+            tracing::error!(
+                instance = self.name(),
+                missing,
+                "routes are missing: there are as many as `http_routes_max` allows, and requests for those beyond go to others; \
+                 unload what is not needed and `reload {}`, or raise the limit below [host.limits] and restart",
+                self.name()
+            );
         }
     }
 
