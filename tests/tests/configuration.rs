@@ -89,3 +89,20 @@ fn routes_beyond_the_limit_are_said_to_be_missing() {
     let line = log.lines().find(|line| line.contains("routes are missing")).unwrap();
     assert!(line.contains("two") && line.contains("http_routes_max"), "{line}");
 }
+
+#[test]
+fn an_extension_says_what_it_waits_for() {
+    let server = Server::start(
+        "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n",
+    );
+    let loaded = server.ctl(["load", "hello", "--library", "hello", "--attach", "wbe"]);
+    assert!(loaded.succeeded().contains("waits for `wbe`"), "{loaded:#?}");
+    let plugin = &server.plugin("hello")[0];
+    assert_eq!(plugin["state"], "waiting");
+    let reason = plugin["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("`wbe`") && reason.contains("did you mean `web`?"), "{reason}");
+    server.ctl(["unload", "web"]).succeeded();
+    let plugin = &server.plugin("hello")[0];
+    let reason = plugin["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("no server of HTTP is running"), "{reason}");
+}

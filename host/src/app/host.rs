@@ -25,6 +25,7 @@ use crate::{
     },
     net::connections,
     plugin::{
+        attach,
         generation::{Generation, Phase},
         instance,
         lifecycle::{self, Refused},
@@ -190,7 +191,7 @@ impl Host {
             heap_bytes: generation.heap().map_or(0, |(_, bytes, _)| bytes),
             panics: generation.panics(),
             attach: spec.attach.clone(),
-            reason: generation.reason.borrow().clone(),
+            reason: generation.reason.borrow().clone().or_else(|| attach::waits_for(instance)),
         }
     }
 

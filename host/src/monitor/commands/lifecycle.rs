@@ -21,8 +21,9 @@ pub(super) async fn load(call: Call) -> Result<(), Failure> {
     } else {
         format!(", listening on {}", status.listen.join(" "))
     };
+    let reason = status.reason.map_or(String::new(), |reason| format!(": {reason}"));
     let text = format!(
-        "{}: {} {} is {}{listen}\n",
+        "{}: {} {} is {}{listen}{reason}\n",
         status.name, status.library, status.version, status.state
     );
     Ok(call.out.text(&text).await?)
