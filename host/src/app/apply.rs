@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::{
     app::{check, host::Host},
     config::{
-        Config, Instance,
+        Config, Diagnostics, Instance,
         limits::{LIMITS, Scope},
     },
     monitor::control::{ApplyFailure, ApplyOutcome},
@@ -41,10 +41,7 @@ impl Host {
 
     /// Reads the configuration file again, and puts it into force; one that does not hold together changes nothing.
     pub async fn reload(&self) {
-        let config = Config::load(&self.registry.config().source.file());
-        let config =
-            config.and_then(|config| config.check_plugins(&check::schema_of).map(|_| config));
-        match config {
+        match self.read().await {
             Err(problems) => {
                 tracing::error!("the configuration is not applied:\n{}", problems.render(false));
             }
@@ -57,6 +54,12 @@ impl Host {
                 tracing::info!(?started, ?stopped, ?upgraded, "the configuration is applied");
             }
         }
+    }
+
+    async fn read(&self) -> Result<Config, Diagnostics> {
+        let config = Config::load(&self.registry.config().source.file())?;
+        check::check_on_pool(&config, &self.registry.host_pool).await?;
+        Ok(config)
     }
 
     /// Puts a configuration into force as a difference to the one before: what both say the same of is not touched.

@@ -93,7 +93,7 @@ mod tests {
         let check = async |library: &str| {
             let text = format!("[[plugin]]\nname = \"a\"\nlibrary = \"./{library}.so\"\n");
             let config = Config::parse(&Source::new("t", folder.path(), text)).unwrap();
-            let pool = Pool::start(1, 1).unwrap();
+            let pool = Pool::start("medusa-pool", 1, 1).unwrap();
             let (there, here) =
                 (check_on_pool(&config, &pool).await, config.check_plugins(&schema_of));
             assert_eq!(format!("{there:?}"), format!("{here:?}"));
