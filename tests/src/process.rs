@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Resource, Rlimit};
+
 /// A process, by its number.
 #[derive(Debug, Clone, Copy)]
 pub struct Process {
@@ -154,6 +156,40 @@ impl Process {
             .and_then(|kib| kib.parse::<u64>().ok());
         1024 * kib
             .unwrap_or_else(|| panic!("process {} has no resident memory: it has ended", self.pid))
+    }
+
+    /// How many descriptors it may have.
+    ///
+    /// # Panics
+    ///
+    /// When the process is gone.
+    #[must_use]
+    #[track_caller]
+    pub fn descriptors_max(self) -> u64 {
+        let limits = self.read("limits");
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+        let soft = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        soft.unwrap_or_else(|| panic!("no number of open files in:\n{limits}"))
+    }
+
+    /// Allows it no descriptor beyond those that it has.
+    ///
+    /// # Panics
+    ///
+    /// When the process is gone.
+    #[track_caller]
+    pub fn leave_no_descriptor(self) {
+        let numbers = self.descriptors().into_iter().map(|it| it.number);
+        let numbers: std::collections::BTreeSet<_> = numbers.collect();
+        // A hole among them is one that it could still get; only the lowest number that is free counts.
+        let free = (0..).find(|number| !numbers.contains(number)).expect("numbers do not end");
+        let limit = Rlimit {
+            current: Some(u64::try_from(free).expect("it is counted from zero")),
+            maximum: Some(self.descriptors_max()),
+        };
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        rustix::process::prlimit(pid, Resource::Nofile, limit)
+            .unwrap_or_else(|error| panic!("cannot limit process {}: {error}", self.pid));
     }
 
     /// Processor time used by all its threads, to a hundredth of a second.

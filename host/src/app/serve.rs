@@ -16,6 +16,7 @@ use crate::{
     log::{self, Log},
     monitor::{Monitor, control::Control},
     plugin::{interpose, pool::Pool, quarantine, registry::Registry},
+    sys::process,
 };
 
 /// Serves until a signal or the monitor ends it.
@@ -32,6 +33,7 @@ pub fn run(config: Config) -> ExitCode {
 fn serve(config: Config) -> Result<(), String> {
     let log = Log::start(log_options(&config)).map_err(|error| error.to_string())?;
     let _last_lines = log.last_lines();
+    process::prepare_descriptors();
     let limits = &config.limits;
     let threads = usize::try_from(limits.pool_threads).unwrap_or(usize::MAX);
     let queued_max = usize::try_from(limits.jobs_queued_max).unwrap_or(usize::MAX);

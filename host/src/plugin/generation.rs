@@ -93,6 +93,8 @@ pub struct Generation {
     outcome: RefCell<Option<Unloaded>>,
     failure: RefCell<Option<String>>,
     root: *const Root,
+    /// Set by `heap_release`: no code of the library may be called any more, whether it is mapped or not.
+    is_emptied: Cell<bool>,
     /// Dropped last of all, by `take_library`.
     library: RefCell<Option<Library>>,
 }
@@ -172,6 +174,7 @@ impl Generation {
             outcome: RefCell::default(),
             failure: RefCell::default(),
             root,
+            is_emptied: Cell::new(false),
             library: RefCell::new(Some(library)),
         })
     }
@@ -248,13 +251,13 @@ impl Generation {
         }
     }
 
-    /// What its heap holds: blocks, bytes, the most bytes there were. `None` if it keeps no count.
+    /// What its heap holds: blocks, bytes, the most bytes there were. `None` if it keeps no count, or has no heap any more.
     pub fn heap(&self) -> Option<(u64, u64, u64)> {
         use std::sync::atomic::Ordering::Relaxed;
-        if self.phase.get() == Phase::Gone {
+        if !self.is_callable() {
             return None;
         }
-        // SAFETY: The root and its counters are statics of the library, which is mapped unless the phase is `Gone`.
+        // SAFETY: The root and its counters are statics of the library, which is mapped while its code may be called.
         let heap = unsafe { (*self.root).heap.as_ref() }?;
         Some((heap.blocks.load(Relaxed), heap.bytes.load(Relaxed), heap.bytes_peak.load(Relaxed)))
     }
@@ -338,6 +341,11 @@ impl Generation {
         self.handles.all::<ObserverEntry>().iter().for_each(|(_, observer)| observer.unmount());
     }
 
+    /// Whether its code may be called. A library that was closed may be unmapped even where that could not be verified.
+    fn is_callable(&self) -> bool {
+        !self.is_emptied.get() && self.library.borrow().is_some()
+    }
+
     /// Looks at the library, while there is one.
     pub fn with_library<R>(&self, look: impl FnOnce(&Library) -> R) -> Option<R> {
         self.library.borrow().as_ref().map(look)
@@ -368,34 +376,27 @@ impl Generation {
 
 /// The hooks of its life, in the order of DESIGN: each enters the plugin, and none panics.
 impl Generation {
-    fn hooks(&self) -> &Hooks {
-        // SAFETY: The root and its hooks are statics of the library, which is mapped while hooks are called; the loader
-        // has checked that the table is not null and is as long as this host's smallest minor says.
-        unsafe { (*self.root).hooks.get() }.expect("the loader refuses a root without hooks")
-    }
-
     fn hook(self: &Rc<Self>, doing: &str, hook: impl FnOnce(&Hooks) -> Code) -> Result<(), String> {
-        let code = frame::enter(self, || hook(self.hooks()));
+        if !self.is_callable() {
+            return Err(format!("the plugin is gone, so that it cannot be called for {doing}"));
+        }
+        // SAFETY: The root and its hooks are statics of the library, which is mapped while its code may be called; the loader
+        // has checked that the table is not null and is as long as this host's smallest minor says.
+        let hooks = unsafe { (*self.root).hooks.get() };
+        let hooks = hooks.expect("the loader refuses a root without hooks");
+        let code = frame::enter(self, || hook(hooks));
         self.outcome(doing, code)
-    }
-
-    fn future(
-        self: &Rc<Self>,
-        doing: &str,
-        hook: unsafe extern "C" fn(*mut Task) -> Code,
-    ) -> Result<Rc<PluginFuture>, String> {
-        let mut task = Task::NONE;
-        // SAFETY: The hook writes a task into the place that it is given, which outlives the call.
-        self.hook(doing, |_| unsafe { hook(&mut task) })?;
-        Ok(PluginFuture::new(self, task, doing.to_owned()))
     }
 
     async fn run(
         self: &Rc<Self>,
         doing: &str,
-        hook: unsafe extern "C" fn(*mut Task) -> Code,
+        hook: fn(&Hooks) -> unsafe extern "C" fn(*mut Task) -> Code,
     ) -> Result<(), String> {
-        let future = Step(self.future(doing, hook)?);
+        let mut task = Task::NONE;
+        // SAFETY: The hook writes a task into the place that it is given, which outlives the call.
+        self.hook(doing, |hooks| unsafe { hook(hooks)(&mut task) })?;
+        let future = Step(PluginFuture::new(self, task, doing.to_owned()));
         let code = std::future::poll_fn(|context| future.0.poll(context)).await;
         self.outcome(doing, code)
     }
@@ -416,7 +417,7 @@ impl Generation {
     /// # Errors
     /// Why it could not.
     pub async fn start(self: &Rc<Self>) -> Result<(), String> {
-        self.run("start", self.hooks().start).await
+        self.run("start", |hooks| hooks.start).await
     }
 
     /// Has it give up what only one generation can hold.
@@ -424,7 +425,7 @@ impl Generation {
     /// # Errors
     /// Why it could not.
     pub async fn release(self: &Rc<Self>) -> Result<(), String> {
-        self.run("release", self.hooks().release).await
+        self.run("release", |hooks| hooks.release).await
     }
 
     /// Has it take what only one generation can hold.
@@ -432,7 +433,7 @@ impl Generation {
     /// # Errors
     /// Why it could not.
     pub async fn acquire(self: &Rc<Self>) -> Result<(), String> {
-        self.run("acquire", self.hooks().acquire).await
+        self.run("acquire", |hooks| hooks.acquire).await
     }
 
     /// Its kept state; empty if there is none.
@@ -486,6 +487,7 @@ impl Generation {
             "heap_release",
             self.hook("heap_release", |hooks| unsafe { (hooks.heap_release)() }),
         );
+        self.is_emptied.set(true);
     }
 
     fn report(&self, doing: &str, outcome: Result<(), String>) {

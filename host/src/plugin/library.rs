@@ -103,6 +103,8 @@ impl Library {
             .expect("a number holds no NUL");
         let failed = |reason| LoadError::Open { path: path.clone(), reason };
 
+        // Whoever opens it has to be able to see that it is gone, when no descriptor may be left.
+        maps::keep_open().map_err(|error| failed(format!("the mapping list: {error}")))?;
         let image = interpose::begin_open(&name)
             .map_err(|source| LoadError::Watch { path: path.clone(), source })?;
         let handle = match open_now(&name) {

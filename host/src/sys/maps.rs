@@ -1,6 +1,6 @@
 //! The mapping list of this process, as `/proc/self/maps` states it.
 
-use std::{fs, io, ops::Range};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::OnceLock};
 
 /// Which file is mapped: numbers that stay the same whatever the file is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,12 +24,29 @@ pub struct Mapping {
     pub path: String,
 }
 
+/// Opened once, so that the list can be read when no descriptor is left.
+static LIST: OnceLock<File> = OnceLock::new();
+
+/// Opens the list for all later reads, if that was not done.
+///
+/// # Errors
+/// `/proc` is not mounted, or no descriptor is left.
+pub fn keep_open() -> io::Result<&'static File> {
+    match LIST.get() {
+        Some(list) => Ok(list),
+        None => {
+            let opened = File::open("/proc/self/maps")?;
+            Ok(LIST.get_or_init(|| opened))
+        }
+    }
+}
+
 /// All mappings, in the order of their addresses.
 ///
 /// # Errors
 /// `/proc` is not mounted, or a line is not understood.
 pub fn mappings() -> io::Result<Vec<Mapping>> {
-    let text = fs::read("/proc/self/maps")?;
+    let text = read_from_start(keep_open()?)?;
     String::from_utf8_lossy(&text).lines().map(parse_line).collect()
 }
 
@@ -41,6 +58,21 @@ pub fn mapping_at(address: usize) -> io::Result<Option<Mapping>> {
 /// Whether any part of a file is mapped.
 pub fn is_mapped(file: FileId) -> io::Result<bool> {
     Ok(mappings()?.iter().any(|mapping| mapping.file == file))
+}
+
+/// By offsets of its own, for threads share the descriptor.
+fn read_from_start(list: &File) -> io::Result<Vec<u8>> {
+    const PIECE_BYTES: usize = 64 * 1024;
+    let (mut text, mut length) = (Vec::new(), 0);
+    loop {
+        text.resize(length + PIECE_BYTES, 0);
+        match list.read_at(&mut text[length..], length as u64)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    text.truncate(length);
+    Ok(text)
 }
 
 fn parse_line(line: &str) -> io::Result<Mapping> {

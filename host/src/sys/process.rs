@@ -2,6 +2,10 @@
 
 use std::{fs, io};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::sys::maps;
+
 /// Resident memory, in bytes.
 ///
 /// # Errors
@@ -21,6 +25,20 @@ pub fn resident_bytes() -> io::Result<u64> {
 pub fn descriptor_count() -> io::Result<usize> {
     // The descriptor that reads the folder is in it.
     Ok(fs::read_dir("/proc/self/fd")?.count() - 1)
+}
+
+/// Has as many descriptors allowed as the process may have, and says in the log how many; and opens what has to be readable when
+/// none is left. To be called once, before anything else needs one.
+pub fn prepare_descriptors() {
+    if let Err(error) = maps::keep_open() {
+        tracing::warn!("the mapping list cannot be opened: {error}; no plugin can be loaded");
+    }
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let allowed = if raised.is_ok() { maximum } else { current };
+    // None stands for "no limit"; Linux has none such for descriptors.
+    let allowed = allowed.unwrap_or(u64::MAX);
+    tracing::info!(descriptors_max = allowed, "the process may have {allowed} descriptors");
 }
 
 /// How many threads run.
