@@ -5,7 +5,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::Duration,
 };
 
@@ -34,7 +34,7 @@ use crate::{
         serve::Service,
         sink,
         unload::Unloaded,
-        waker::Cells,
+        waker::{Cells, ForeignWakers},
         work::PluginThread,
     },
 };
@@ -62,7 +62,7 @@ pub struct Generation {
     /// Its wakers: those of the host's that it holds.
     pub cells: Cells,
     /// Its wakers: those of its own that the host holds.
-    pub foreign_wakers: Arc<AtomicUsize>,
+    pub foreign_wakers: Arc<ForeignWakers>,
     /// How many calls into it are on the stack.
     pub depth: Cell<u32>,
     /// What other threads may use.

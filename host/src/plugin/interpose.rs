@@ -20,6 +20,7 @@ mod tables;
 
 use std::{ffi::CStr, fmt, ops::Range};
 
+pub(super) use self::ends::announce;
 use self::tables::lock;
 pub use self::{
     clean::{Cleaned, clean_current_thread},

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -297,10 +297,7 @@ fn keeps(generation: &Generation, image: ImageId) -> Option<String> {
     keep(generation.depth.get() as usize, "call(s) without an answer");
     keep(generation.futures.borrow().len(), "task(s) that could not be dropped");
     keep(generation.owned.get() as usize, "object(s) that the host still holds");
-    keep(
-        generation.foreign_wakers.load(Ordering::Acquire),
-        "waker(s) of the plugin's that the host still holds",
-    );
+    keep(generation.foreign_wakers.watch(), "waker(s) of the plugin's that the host still holds");
     keep(pending.running, "thread(s) cleaning up after it");
     keep(pending.destructors, "thread-local destructor(s) not run");
     keep(pending.keys_with_values, "thread-specific value(s) not dropped");

@@ -11,14 +11,14 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{RawWaker, RawWakerVTable, Waker},
 };
 
 use medusa_abi::{data::Table, task};
 
-use crate::plugin::frame;
+use crate::plugin::{frame, interpose};
 
 /// Stands for "whoever polls this object now" towards the plugin. Any thread may clone and wake it.
 #[derive(Default)]
@@ -39,8 +39,17 @@ impl WakerCell {
     fn keep(&self, waker: &Waker) {
         let mut kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
-            *kept = Some(waker.clone());
+            let before = kept.replace(waker.clone());
+            // It may be a plugin's own, whose drop can come here again.
+            drop(kept);
+            drop(before);
         }
+    }
+
+    /// Its object is gone, so that there is nobody to wake. What was kept may be another plugin's.
+    fn forget(&self) {
+        let kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(kept);
     }
 
     fn wake(&self) {
@@ -86,11 +95,11 @@ impl Cells {
     /// Gives back the cell of an object that is gone.
     pub fn give_back(&self, cell: NonNull<WakerCell>) {
         // SAFETY: Cells live as long as this pool.
-        if unsafe { cell.as_ref() }.clones.load(Ordering::Acquire) == 0 {
-            self.reset(cell);
-        } else {
-            self.held.borrow_mut().push(cell);
-        }
+        let given = unsafe { cell.as_ref() };
+        given.forget();
+        let is_free = given.clones.load(Ordering::Acquire) == 0;
+        let cells = if is_free { &self.free } else { &self.held };
+        cells.borrow_mut().push(cell);
     }
 
     /// How many wakers the plugin holds of objects that are gone. After all objects are, these are leaks.
@@ -112,10 +121,32 @@ impl Cells {
         self.held_look_at.set(self.held.borrow().len() * 2);
     }
 
-    fn reset(&self, cell: NonNull<WakerCell>) {
-        // SAFETY: As above.
-        *unsafe { cell.as_ref() }.waker.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.free.borrow_mut().push(cell);
+}
+
+/// The wakers of a generation's own that the host holds. They are dropped on whatever thread was to use them.
+#[derive(Default)]
+pub struct ForeignWakers {
+    count: AtomicUsize,
+    is_watched: AtomicBool,
+}
+
+impl ForeignWakers {
+    /// How many there are. If there are any, it is announced from now on when there are none, as the end of a thread is.
+    pub fn watch(&self) -> usize {
+        // Here one is written before the other is read, and in `remove` the other way round: one side sees the other.
+        self.is_watched.store(true, Ordering::SeqCst);
+        self.count.load(Ordering::SeqCst)
+    }
+
+    fn add(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn remove(&self) {
+        if self.count.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_watched.load(Ordering::SeqCst)
+        {
+            interpose::announce();
+        }
     }
 }
 
@@ -185,7 +216,7 @@ pub unsafe extern "C" fn drop_clone(waker: *const c_void) {
 /// `waker` must be as the ABI says: null hooks with a cell of a mapped generation, or hooks of a mapped library.
 pub unsafe fn with<R>(
     waker: task::Waker,
-    foreign: &Arc<AtomicUsize>,
+    foreign: &Arc<ForeignWakers>,
     f: impl FnOnce(&Waker) -> R,
 ) -> Option<R> {
     if waker.data.is_null() && waker.hooks.as_ptr().is_null() {
@@ -204,7 +235,7 @@ pub unsafe fn with<R>(
     // SAFETY: The hook is the plugin's, for its own waker, which is borrowed for this call.
     let data = unsafe { (hooks.clone)(waker.data) };
     let foreign = Box::new(Foreign { data, hooks: waker.hooks, count: foreign.clone() });
-    foreign.count.fetch_add(1, Ordering::AcqRel);
+    foreign.count.add();
     // SAFETY: The vtable below treats the pointer as the box that this is.
     let foreign =
         unsafe { Waker::from_raw(RawWaker::new(Box::into_raw(foreign).cast(), &FOREIGN)) };
@@ -215,7 +246,7 @@ pub unsafe fn with<R>(
 struct Foreign {
     data: *const c_void,
     hooks: Table<task::WakerHooks>,
-    count: Arc<AtomicUsize>,
+    count: Arc<ForeignWakers>,
 }
 
 impl Foreign {
@@ -229,7 +260,7 @@ impl Drop for Foreign {
     fn drop(&mut self) {
         // SAFETY: `data` is a clone that this object owns.
         unsafe { (self.hooks().drop)(self.data) };
-        self.count.fetch_sub(1, Ordering::AcqRel);
+        self.count.remove();
     }
 }
 
@@ -239,7 +270,7 @@ static FOREIGN: RawWakerVTable = RawWakerVTable::new(
         let this = unsafe { &*data.cast::<Foreign>() };
         // SAFETY: The hook is the plugin's, for its own waker.
         let data = unsafe { (this.hooks().clone)(this.data) };
-        this.count.fetch_add(1, Ordering::AcqRel);
+        this.count.add();
         RawWaker::new(
             Box::into_raw(Box::new(Foreign { data, hooks: this.hooks, count: this.count.clone() }))
                 .cast(),
@@ -261,3 +292,66 @@ static FOREIGN: RawWakerVTable = RawWakerVTable::new(
     // SAFETY: As above; the waker is used up.
     |data| drop(unsafe { Box::from_raw(data.cast::<Foreign>().cast_mut()) }),
 );
+
+#[cfg(test)]
+mod tests {
+    use std::{ptr, task::Wake, thread, time::Duration};
+
+    use super::*;
+    use crate::plugin::interpose::ThreadEnds;
+
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// It kept a waker of whoever had polled, which may be another plugin's own, for as long as the clone was leaked.
+    #[test]
+    fn a_cell_whose_object_is_gone_keeps_no_poller() {
+        let (cells, poller) = (Cells::default(), Arc::new(Nobody));
+        let cell = cells.take();
+        // SAFETY: The cell lives as long as `cells`.
+        let leaked = unsafe { clone(cell.as_ptr().cast()) };
+        // SAFETY: As above.
+        unsafe { cell.as_ref() }.refresh(&Waker::from(poller.clone()));
+        assert_eq!(Arc::strong_count(&poller), 2);
+        cells.give_back(cell);
+        assert_eq!(Arc::strong_count(&poller), 1);
+        assert_eq!(cells.leaked(), 1);
+        // SAFETY: One clone is used up.
+        unsafe { wake(leaked) };
+        assert_eq!(cells.leaked(), 0);
+    }
+
+    static OF_NOTHING: task::WakerHooks = task::WakerHooks {
+        size: size_of::<task::WakerHooks>(),
+        clone: same,
+        wake: nothing,
+        wake_by_ref: nothing,
+        drop: nothing,
+    };
+
+    unsafe extern "C" fn same(data: *const c_void) -> *const c_void {
+        data
+    }
+
+    unsafe extern "C" fn nothing(_data: *const c_void) {}
+
+    /// What was pinned for such a waker was never looked at again.
+    #[tokio::test]
+    async fn the_last_foreign_waker_is_announced_from_whatever_thread() {
+        let ends = ThreadEnds::watch().unwrap();
+        let foreign = Arc::<ForeignWakers>::default();
+        let own = task::Waker { data: ptr::null(), hooks: Table::new(&OF_NOTHING) };
+        // SAFETY: The hooks are static, and take any data.
+        let kept = unsafe { with(own, &foreign, Waker::clone) }.unwrap();
+        let other = kept.clone();
+        assert_eq!(foreign.watch(), 2);
+        drop(other);
+        assert_eq!(foreign.watch(), 1);
+        thread::spawn(move || kept.wake()).join().unwrap();
+        assert_eq!(foreign.watch(), 0);
+        tokio::time::timeout(Duration::from_secs(30), ends.next()).await.unwrap().unwrap();
+    }
+}

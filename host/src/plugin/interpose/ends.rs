@@ -1,4 +1,5 @@
-//! Tells the loop that a thread ended which had to do with a plugin, so that what is pinned is looked at again.
+//! Tells the loop that a thread ended which had to do with a plugin, or let go of something of its, so that what is pinned is looked
+//! at again.
 
 use std::{
     io,
@@ -9,7 +10,7 @@ use std::{
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::unix::AsyncFd;
 
-/// Ends of threads that plugins started, and of others that held something of a plugin's. One watcher is enough; several share.
+/// Ends of threads that plugins started, and of what others held of a plugin's. One watcher is enough; several share.
 pub struct ThreadEnds {
     descriptor: AsyncFd<BorrowedFd<'static>>,
 }
@@ -29,7 +30,7 @@ impl ThreadEnds {
         Ok(ThreadEnds { descriptor })
     }
 
-    /// Waits until at least one thread has ended since the last call.
+    /// Waits until there was at least one end since the last call.
     ///
     /// # Errors
     /// The descriptor cannot be read; never so in practice.
@@ -49,8 +50,8 @@ pub(super) fn prepare() {
     }
 }
 
-/// Runs at a thread's very end: neither allocates nor waits.
-pub(super) fn announce() {
+/// Runs at a thread's very end, too: neither allocates nor waits.
+pub(in crate::plugin) fn announce() {
     if let Some(descriptor) = ENDS.get() {
         // The only error is a counter that is full, and then the loop knows already.
         let _ = rustix::io::write(descriptor, &1_u64.to_ne_bytes());
