@@ -40,6 +40,12 @@ impl Error {
         self.source()?.downcast_ref::<io::Error>().map(io::Error::kind)
     }
 
+    /// The code to fail with in the host's eyes: the system's error beneath, which tells what a peer did from what went wrong here,
+    /// or else [`code::FAILED`].
+    pub(crate) fn code(&self) -> Code {
+        self.source().and_then(code_beneath).unwrap_or(code::FAILED)
+    }
+
     /// As a boxed `std::error::Error`.
     #[must_use]
     pub fn into_boxed(self) -> Box<dyn std::error::Error + Send + Sync> {
@@ -128,6 +134,34 @@ pub(crate) fn io_error(code: Code) -> io::Error {
     io::Error::new(kind, text)
 }
 
+fn code_beneath(error: &(dyn std::error::Error + 'static)) -> Option<Code> {
+    if let Some(Boxed(error)) = error.downcast_ref() {
+        return error.source().and_then(code_beneath);
+    }
+    let Some(error) = error.downcast_ref::<io::Error>() else {
+        return error.source().and_then(code_beneath);
+    };
+    // Its own `source` would leave out the error that it was made of.
+    code_of(error).or_else(|| error.get_ref().and_then(|inner| code_beneath(inner)))
+}
+
+/// The host's code for a system's error, by its number or by its kind.
+fn code_of(error: &io::Error) -> Option<Code> {
+    use io::ErrorKind as Kind;
+    let errno = error.raw_os_error().filter(|errno| (1..=4095).contains(errno));
+    let errno = errno.or(match error.kind() {
+        // What a peer does that goes away in the middle of what it says.
+        Kind::ConnectionReset | Kind::UnexpectedEof => Some(libc::ECONNRESET),
+        Kind::ConnectionAborted => Some(libc::ECONNABORTED),
+        Kind::BrokenPipe => Some(libc::EPIPE),
+        Kind::NotConnected => Some(libc::ENOTCONN),
+        Kind::TimedOut => Some(libc::ETIMEDOUT),
+        Kind::Interrupted => return Some(code::CANCELLED),
+        _ => None,
+    })?;
+    Some(code::from_errno(errno))
+}
+
 /// An [`Error`] that is a `std::error::Error`.
 struct Boxed(Error);
 
@@ -155,5 +189,19 @@ mod tests {
         assert_eq!(error.to_string(), "cannot open x: No such file or directory (os error 2)");
         assert_eq!(error.io_kind(), Some(io::ErrorKind::NotFound));
         assert!(Error::new("no").source().is_none());
+    }
+
+    #[test]
+    fn what_a_peer_did_is_told_from_what_went_wrong_here() {
+        let check = |error: Error, code| assert_eq!(error.code(), code, "{error}");
+        check(Error::new("no"), code::FAILED);
+        check(io::Error::other("no").into(), code::FAILED);
+        let reset = || Error::from(io::Error::from_raw_os_error(libc::ECONNRESET));
+        check(reset(), code::from_errno(libc::ECONNRESET));
+        check(reset().context("a").context("b"), code::from_errno(libc::ECONNRESET));
+        check(io::Error::other(reset().into_boxed()).into(), code::from_errno(libc::ECONNRESET));
+        let ended = Error::from(io::Error::from(io::ErrorKind::UnexpectedEof));
+        check(ended.context("in a line"), code::from_errno(libc::ECONNRESET));
+        check(io_error(code::CANCELLED).into(), code::CANCELLED);
     }
 }

@@ -108,6 +108,12 @@ pub(crate) fn fail(reason: &str) -> Code {
     code::FAILED
 }
 
+/// As [`fail`], with the system's error in the code if that is what it was.
+pub(crate) fn fail_with(error: &Error) -> Code {
+    fail(&error.to_string());
+    error.code()
+}
+
 /// The name that the configuration gives this instance.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use crate::{
     connection::Connection,
     error::{Error, Result},
     handle::Owned,
-    host::{fail, host},
+    host::{fail_with, host},
     register::Registration,
     task::into_task,
 };
@@ -62,7 +62,7 @@ where
             let task = into_task(async move {
                 match service(conn).await {
                     Ok(()) => code::READY,
-                    Err(error) => fail(&error.to_string()),
+                    Err(error) => fail_with(&error),
                 }
             });
             // SAFETY: `out` is this hook's argument, to be written to.

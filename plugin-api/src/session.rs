@@ -21,7 +21,7 @@ use crate::{
     connection::Connection,
     error::{Error, Result, io_error},
     handle::Owned,
-    host::{bytes_of, fail, host, write_sink},
+    host::{bytes_of, fail, fail_with, host, write_sink},
     register::Registration,
     service::{from_cbor, to_cbor},
     task::into_task,
@@ -174,7 +174,7 @@ where
             let task = into_task(async move {
                 match sessions.take_turn(conn, wake).await {
                     Ok(()) => code::READY,
-                    Err(error) => fail(&error.to_string()),
+                    Err(error) => fail_with(&error),
                 }
             });
             // SAFETY: `out` is this hook's argument, to be written to.

@@ -259,7 +259,7 @@ impl Host {
         let doing = format!("{} {}", call.instance, call.name);
         let run = command
             .run(&call.words, call.json)
-            .map_err(|code| Refusal(format!("`{doing}` failed: {code}")))?;
+            .map_err(|failure| Refusal(failure.sentence(&doing)))?;
         drop(command);
         loop {
             match std::future::poll_fn(|context| run.poll_next(context)).await {
@@ -269,12 +269,7 @@ impl Host {
                     }
                 }
                 Err(medusa_abi::code::END) => return Ok(()),
-                Err(code) => {
-                    let outcome = generation.outcome(&doing, code);
-                    return Err(Refusal(
-                        outcome.err().unwrap_or_else(|| format!("`{doing}` failed")),
-                    ));
-                }
+                Err(code) => return Err(Refusal(run.reason(&doing, code))),
             }
         }
     }

@@ -20,7 +20,10 @@ use tokio::task::coop::poll_proceed;
 
 use crate::{
     file::File,
-    plugin::{exchange::Exchange, frame, generation::Generation, owned::Owned, waker::WakerCell},
+    plugin::{
+        exchange::Exchange, failure::Failure, frame, generation::Generation, owned::Owned,
+        waker::WakerCell,
+    },
 };
 
 /// A frame of a body is not larger than this, in bytes; who has more sends several.
@@ -38,6 +41,8 @@ pub struct PluginBody {
     pulling: Cell<bool>,
     /// The code of the end, once there is one.
     ended: Cell<Option<Code>>,
+    /// Whether it is a request's, so that it fails for what a client did.
+    is_of_request: bool,
 }
 
 impl PluginBody {
@@ -52,7 +57,20 @@ impl PluginBody {
             cell: generation.cells.take(),
             pulling: Cell::new(false),
             ended: Cell::new(None),
+            is_of_request: false,
         })
+    }
+
+    /// As [`PluginBody::new`], for the body of a request.
+    pub fn of_request(generation: &Rc<Generation>, source: BodySource) -> Option<PluginBody> {
+        let mut this = PluginBody::new(generation, source)?;
+        this.is_of_request = true;
+        Some(this)
+    }
+
+    /// Whether it ended before its end.
+    pub fn has_failed(&self) -> bool {
+        self.ended.get().is_some_and(|code| code < 0)
     }
 
     /// Gives it back untouched: the call that brought it did not succeed.
@@ -99,6 +117,13 @@ impl PluginBody {
                 .map_or(code::INVALID, |hooks| unsafe { (hooks.pull)(data, sink, &context) })
         });
         self.pulling.set(false);
+        match Failure::of(&self.generation, code) {
+            Some(failure) if self.is_of_request => {
+                failure.log_as_the_peers(&self.generation, "the body of a request");
+            }
+            Some(failure) => failure.log(&self.generation, "the body of a response"),
+            None => {}
+        }
         let code = match code {
             code::READY if !forward.delivered => code::INVALID,
             code => code,

@@ -25,6 +25,7 @@ use crate::{
     file::File,
     plugin::{
         body::{self, PluginBody, ResponseBody},
+        failure::Failure,
         frame,
         future::PluginFuture,
         generation::{Generation, InFlight},
@@ -63,6 +64,9 @@ pub struct Exchange {
     /// Whether observers are told of its end; those of a filter's own calls are not.
     observed: bool,
 }
+
+/// What handlers are asked for, in the log.
+const REQUEST: &str = "a request";
 
 /// A generation at work for an exchange.
 struct Answering {
@@ -118,7 +122,7 @@ impl Exchange {
         let plan = Plan {
             chain: Rc::new(chain),
             at: 0,
-            body: PluginBody::new(asking, start.body).map(Rc::new),
+            body: PluginBody::of_request(asking, start.body).map(Rc::new),
             owns_body: true,
             observed: site.has_observers(),
         };
@@ -284,13 +288,30 @@ impl Exchange {
                 }
                 Poll::Ready(code) => code,
             };
+            self.log(&future);
             self.future.take();
             match code {
                 _ if self.status.get() != 0 => return code::READY,
                 code::PASS => drop(self.answering.take()),
-                code::READY => return code::FAILED,
+                code::READY => {
+                    tracing::warn!(
+                        instance = future.generation().name(),
+                        "the handler of a request ended without an answer"
+                    );
+                    return code::FAILED;
+                }
                 code => return code,
             }
+        }
+    }
+
+    /// Tells why a handler failed. One that only could not read its request to the end tells what the client did.
+    fn log(&self, future: &PluginFuture) {
+        let Some(failure) = future.failure() else { return };
+        if self.request_body.as_ref().is_some_and(|body| body.has_failed()) {
+            failure.log_as_the_peers(future.generation(), REQUEST);
+        } else {
+            failure.log(future.generation(), REQUEST);
         }
     }
 
@@ -351,10 +372,11 @@ impl Exchange {
             // SAFETY: The head is borrowed for the call, `out` outlives it.
             unsafe { (hooks.call)(route.object.data(), request, &head, &mut task) }
         });
-        if code < 0 {
+        if let Some(failure) = Failure::of(generation, code) {
+            failure.log(generation, REQUEST);
             return Err(code);
         }
-        Ok(PluginFuture::new(generation, task, String::new()))
+        Ok(PluginFuture::new(generation, task, REQUEST).told())
     }
 
     /// Takes the response's head from the answering side, and gives it to the asking one.
@@ -482,7 +504,7 @@ impl Request {
         waker: &Waker,
     ) -> Result<Handle, Code> {
         let exchange = &self.exchange;
-        let own = PluginBody::new(filter, start.body).map(Rc::new);
+        let own = PluginBody::of_request(filter, start.body).map(Rc::new);
         let plan = Plan {
             chain: exchange.chain.clone(),
             at: self.behind,

@@ -63,6 +63,10 @@ fn enter_with<R>(
     RUNNING.store(generation.id, Ordering::Relaxed);
     // Only the loop writes it, so this need not be one atomic step.
     ENTRIES.store(ENTRIES.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    if generation.depth.get() == 0 {
+        // What an earlier call said and nobody asked for is not this one's.
+        generation.take_said();
+    }
     generation.depth.set(generation.depth.get() + 1);
     let answer = hook();
     generation.depth.set(generation.depth.get() - 1);

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // Calls a task's hooks.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     ptr::NonNull,
@@ -17,6 +18,7 @@ use medusa_abi::{
 use tokio::task::AbortHandle;
 
 use crate::plugin::{
+    failure::Failure,
     frame,
     generation::{Generation, InFlight},
     waker::WakerCell,
@@ -35,7 +37,11 @@ pub struct PluginFuture {
     /// The loop's task that polls this, if it has one of its own.
     driver: OnceCell<AbortHandle>,
     in_flight: RefCell<Option<InFlight>>,
-    name: String,
+    /// Why it failed, if it did.
+    failure: RefCell<Option<Failure>>,
+    /// Whether somebody else tells of a failure, so that the log need not.
+    is_told: Cell<bool>,
+    name: Cow<'static, str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +55,11 @@ enum State {
 
 impl PluginFuture {
     /// Takes a task over from the plugin. A task without hooks has nothing to wait for.
-    pub fn new(generation: &Rc<Generation>, task: Task, name: String) -> Rc<PluginFuture> {
+    pub fn new(
+        generation: &Rc<Generation>,
+        task: Task,
+        name: impl Into<Cow<'static, str>>,
+    ) -> Rc<PluginFuture> {
         let mut futures = generation.futures.borrow_mut();
         let entry = futures.vacant_entry();
         let state =
@@ -63,7 +73,9 @@ impl PluginFuture {
             waiter: RefCell::default(),
             driver: OnceCell::new(),
             in_flight: RefCell::default(),
-            name,
+            failure: RefCell::default(),
+            is_told: Cell::new(false),
+            name: name.into(),
         });
         entry.insert(this.clone());
         drop(futures);
@@ -77,6 +89,17 @@ impl PluginFuture {
     pub fn in_flight(self: Rc<Self>) -> Rc<PluginFuture> {
         *self.in_flight.borrow_mut() = Some(InFlight::new(&self.generation));
         self
+    }
+
+    /// Leaves it to whoever waits for it to tell of a failure.
+    pub fn told(self: Rc<Self>) -> Rc<PluginFuture> {
+        self.is_told.set(true);
+        self
+    }
+
+    /// Why it failed, if it did so by itself.
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure.borrow().clone()
     }
 
     /// Whose it is.
@@ -126,10 +149,18 @@ impl PluginFuture {
             self.state.set(State::Idle);
             return Poll::Pending;
         }
-        if !means_something(code) {
+        if let Some(failure) = Failure::of(&self.generation, code) {
+            if !self.is_told.get() {
+                failure.log(
+                    &self.generation,
+                    if self.name.is_empty() { "a task" } else { &self.name },
+                );
+            }
+            *self.failure.borrow_mut() = Some(failure);
+        } else if !means_something(code) {
             tracing::warn!(
                 instance = self.generation.name(),
-                task = self.name,
+                task = %self.name,
                 "the plugin answered {code} to a poll, which means nothing"
             );
         }
@@ -182,7 +213,7 @@ impl PluginFuture {
     }
 }
 
-/// Whether a task may end with this code.
+/// Whether a task that has not failed may end with this code.
 fn means_something(code: Code) -> bool {
-    (code::UNSUPPORTED..=code::PASS).contains(&code) || code::errno(code).is_some()
+    code <= code::PASS
 }

@@ -22,7 +22,9 @@ use crate::{
     config::limits::Limits,
     net::connections::Owner,
     plugin::{
-        callbacks, frame,
+        callbacks,
+        failure::Failure,
+        frame,
         future::PluginFuture,
         handles::Handles,
         instance::Instance,
@@ -91,7 +93,8 @@ pub struct Generation {
     is_finishing: Cell<bool>,
     /// What became of it, once it was unloaded.
     outcome: RefCell<Option<Unloaded>>,
-    failure: RefCell<Option<String>>,
+    /// Why the running call fails, until it has answered.
+    said: RefCell<Option<String>>,
     root: *const Root,
     /// Set by `heap_release`: no code of the library may be called any more, whether it is mapped or not.
     is_emptied: Cell<bool>,
@@ -172,7 +175,7 @@ impl Generation {
             is_cut_short: Cell::new(false),
             is_finishing: Cell::new(false),
             outcome: RefCell::default(),
-            failure: RefCell::default(),
+            said: RefCell::default(),
             root,
             is_emptied: Cell::new(false),
             library: RefCell::new(Some(library)),
@@ -229,25 +232,22 @@ impl Generation {
         code::LIMIT
     }
 
-    /// Keeps the plugin's word on why it fails.
-    pub fn set_failure(&self, reason: String) {
-        *self.failure.borrow_mut() = Some(reason);
+    /// Keeps the plugin's word on why the running call fails.
+    pub fn set_said(&self, reason: String) {
+        *self.said.borrow_mut() = Some(reason);
     }
 
-    /// What a hook's or task's code means, with the plugin's own word on it.
-    pub fn outcome(&self, doing: &str, code: Code) -> Result<(), String> {
-        let said = self.failure.take();
-        match code {
-            code::READY => Ok(()),
-            code::PANICKED => Err(format!(
-                "the plugin panicked in {doing}; the log has the message and the place"
-            )),
-            code::FAILED => {
-                Err(said
-                    .unwrap_or_else(|| format!("the plugin failed in {doing} and did not say why")))
-            }
-            code::CANCELLED => Err(format!("{doing} was cancelled")),
-            other => Err(format!("the plugin answered {other} to {doing}, which means nothing")),
+    /// The plugin's word on the call that has just answered.
+    pub fn take_said(&self) -> Option<String> {
+        self.said.take()
+    }
+
+    /// What a hook's code means, with the plugin's own word on it.
+    fn outcome(&self, doing: &str, code: Code) -> Result<(), String> {
+        match Failure::of(self, code) {
+            None if code == code::READY => Ok(()),
+            None => Err(format!("the plugin answered {code} to {doing}, which means nothing")),
+            Some(failure) => Err(failure.sentence(doing)),
         }
     }
 
@@ -396,9 +396,12 @@ impl Generation {
         let mut task = Task::NONE;
         // SAFETY: The hook writes a task into the place that it is given, which outlives the call.
         self.hook(doing, |hooks| unsafe { hook(hooks)(&mut task) })?;
-        let future = Step(PluginFuture::new(self, task, doing.to_owned()));
+        let future = Step(PluginFuture::new(self, task, doing.to_owned()).told());
         let code = std::future::poll_fn(|context| future.0.poll(context)).await;
-        self.outcome(doing, code)
+        match future.0.failure() {
+            Some(failure) => Err(failure.sentence(doing)),
+            None => self.outcome(doing, code),
+        }
     }
 
     /// Gives it the host and its configuration.

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod body;
 mod callbacks;
 pub mod exchange;
+pub mod failure;
 pub mod frame;
 pub mod future;
 pub mod generation;

@@ -18,7 +18,8 @@ use medusa_abi::{
 };
 
 use crate::plugin::{
-    frame, future::PluginFuture, generation::Generation, handles::Resource, owned::Owned,
+    failure::Failure, frame, future::PluginFuture, generation::Generation, handles::Resource,
+    owned::Owned,
 };
 
 /// Pieces of an answer that may wait for their reader.
@@ -186,22 +187,29 @@ impl Call {
         &self.answering.generation
     }
 
+    /// Why it ended with `code`, for people; `doing` is what was asked.
+    pub fn reason(&self, doing: &str, code: Code) -> String {
+        let failure = self.future.failure().filter(|failure| failure.code == code);
+        failure.unwrap_or_else(|| Failure::from(code)).sentence(doing)
+    }
+
     /// Begins a call: `hook` makes the plugin's task for the handle that it is given.
     fn begin(
         generation: &Rc<Generation>,
         name: &str,
         deadline_ns: u64,
         hook: impl FnOnce(Handle, &mut Task) -> Code,
-    ) -> Result<Call, Code> {
+    ) -> Result<Call, Failure> {
         let pieces = Rc::<Pieces>::default();
         let incoming = Rc::new(IncomingCall { pieces: pieces.clone() });
         let max = generation.limits.service_queue_max;
-        let handle = generation.handles.insert(incoming, max).map_err(|_| code::BUSY)?;
+        let handle =
+            generation.handles.insert(incoming, max).map_err(|_| Failure::from(code::BUSY))?;
         let answering = Answering { generation: generation.clone(), handle };
         let mut task = Task::NONE;
         let code = frame::enter(generation, || hook(handle, &mut task));
-        if code < 0 {
-            return Err(code);
+        if let Some(failure) = Failure::of(generation, code) {
+            return Err(failure);
         }
         let future = PluginFuture::new(generation, task, name.to_owned()).in_flight();
         future.spawn();
@@ -218,7 +226,12 @@ impl Call {
                 let deadline = registry.clock.instant(deadline_ns);
                 tokio::time::timeout_at(deadline, ended).await.unwrap_or(code::TIMEOUT)
             };
-            end.end(if code == code::READY { code::END } else { code });
+            end.end(match code {
+                code::READY => code::END,
+                // It did not end by itself, and the caller, who would have heard of it first, did not give it up.
+                code::CANCELLED if watched.failure().is_none() => code::GONE,
+                code => code,
+            });
             watched.cancel();
         });
         Ok(Call { pieces, future, answering })
@@ -233,17 +246,22 @@ impl Drop for Call {
 }
 
 impl ResponderEntry {
-    /// Calls the service.
+    /// Calls the service. What fails is told in the log, for the caller is another plugin.
     ///
     /// # Errors
     /// `BUSY` when it has as many calls as it may, or the plugin's code.
     pub fn call(&self, caller: &str, payload: &[u8], deadline_ns: u64) -> Result<Call, Code> {
         // SAFETY: Hooks are statics of the library, which is mapped while `object` lives.
         let hooks = unsafe { self.hooks.get() }.ok_or(code::INVALID)?;
-        Call::begin(self.object.generation(), &self.service, deadline_ns, |handle, out| {
+        let generation = self.object.generation();
+        let call = Call::begin(generation, &self.service, deadline_ns, |handle, out| {
             let (caller, payload) = (Slice::new(caller.as_bytes()), Slice::new(payload));
             // SAFETY: The slices are borrowed for the call, `out` outlives it.
             unsafe { (hooks.call)(self.object.data(), handle, caller, payload, deadline_ns, out) }
+        });
+        call.map_err(|failure| {
+            failure.log(generation, &self.service);
+            failure.code
         })
     }
 }
@@ -252,14 +270,14 @@ impl CommandEntry {
     /// Runs the command.
     ///
     /// # Errors
-    /// The plugin's code.
-    pub fn run(&self, arguments: &[String], json: bool) -> Result<Call, Code> {
+    /// Why the plugin did not begin.
+    pub fn run(&self, arguments: &[String], json: bool) -> Result<Call, Failure> {
         // SAFETY: As in `ResponderEntry::call`.
         let hooks = unsafe { self.hooks.get() }.ok_or(code::INVALID)?;
         let arguments: Vec<Slice> =
             arguments.iter().map(|argument| Slice::new(argument.as_bytes())).collect();
         let flags = if json { COMMAND_JSON } else { 0 };
-        Call::begin(self.object.generation(), &self.name, 0, |handle, out| {
+        let call = Call::begin(self.object.generation(), &self.name, 0, |handle, out| {
             // SAFETY: The slices are borrowed for the call, `out` outlives it.
             unsafe {
                 (hooks.run)(
@@ -271,7 +289,10 @@ impl CommandEntry {
                     out,
                 )
             }
-        })
+        })?;
+        // Whoever runs it is told of a failure.
+        call.future.clone().told();
+        Ok(call)
     }
 }
 

@@ -1,11 +1,6 @@
 //! Unloading: drain, cut, clean every thread, unmap, and look whether it is gone.
 
-use std::{
-    cell::Cell,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 

@@ -120,7 +120,6 @@ impl Cells {
         }
         self.held_look_at.set(self.held.borrow().len() * 2);
     }
-
 }
 
 /// The wakers of a generation's own that the host holds. They are dropped on whatever thread was to use them.

@@ -182,7 +182,10 @@ fn codes_that_mean_nothing() {
     liars.server.ctl(["a", "lie", "garbage-code"]).refused("answered -77 ");
     liars.canary.sings();
     assert_eq!(liars.by_connection("garbage\n"), "");
-    liars.server.wait_for_log("the plugin answered -77 to a poll");
+    liars.server.wait_for_log("the plugin answered -77 to connection");
+    liars.tell("say-why");
+    let silent = liars.server.ctl(["a", "lie", "fail-silently"]);
+    silent.refused("the plugin failed in a lie and did not say why");
     liars.check("no-task", "spawn=INVALID");
     liars.check("abort-itself", "abort=READY again=READY drop=READY stale=STALE");
     liars.unload();

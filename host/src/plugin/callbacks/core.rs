@@ -102,7 +102,7 @@ unsafe extern "C" fn fail(id: InstanceId, reason: Slice) -> Code {
     current(id, |generation| {
         // SAFETY: The slice is valid for the call, says the ABI.
         answer(unsafe { text(reason) }.map(|reason| {
-            generation.set_failure(reason);
+            generation.set_said(reason);
             code::READY
         }))
     })
