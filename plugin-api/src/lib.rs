@@ -67,7 +67,7 @@
 //! [`connect`] are sockets, [`Root`] is files, [`sleep`], [`interval`] and [`timeout`] are time, [`spawn`] is tasks,
 //! [`Request`], [`Response`] and [`Body`] are HTTP, [`call`] reaches other instances, [`Config`](derive@Config) reads the configuration,
 //! and [`server`] is for those who write a server of HTTP. With the feature `testing`, `testing::Host` runs a plugin in a
-//! unit test.
+//! unit test. `docs/writing-plugins.md` is the guide.
 
 mod address;
 mod catch;
@@ -139,6 +139,11 @@ pub mod prelude {
         tracing::{self, debug, error, info, trace, warn},
     };
 }
+
+/// The guide's examples, so that they go on compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/writing-plugins.md")]
+pub mod guide {}
 
 /// What the macros expand to. Not for authors, and not stable.
 #[doc(hidden)]

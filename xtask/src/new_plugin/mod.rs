@@ -54,7 +54,8 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
         // With the versions that medusa was tested with; cargo drops the entries that are not needed.
         let from = root.join("Cargo.lock");
         fs::copy(&from, folder.join("Cargo.lock"))
-            .map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
+            .and_then(|_| fs::write(folder.join(".gitignore"), "/target\n"))
+            .map_err(|error| format!("cannot fill {}: {error}", folder.display()))?;
     }
     println!("made {}; its README.md says how to build, test and load it", folder.display());
     Ok(())
@@ -91,6 +92,7 @@ fn files(root: &Path, place: &Place, name: &str, is_http: bool) -> [(&'static st
             .replace("{{end}}", place.end_of_manifest())
             .replace("{{build}}", &place.build_line())
             .replace("{{load}}", &place.load_line(root, is_http))
+            .replace("{{guide}}", &place.guide(root))
             .replace("{{name}}", name)
             .replace("{{file}}", &name.replace('-', "_"))
     };
@@ -146,6 +148,14 @@ impl Place {
         match self {
             Self::Member(_) => "cargo xtask build".into(),
             Self::Alone(_) => "cargo build --release".into(),
+        }
+    }
+
+    /// Where the guide lies, for a link.
+    fn guide(&self, root: &Path) -> String {
+        match self {
+            Self::Member(_) => "[docs/writing-plugins.md](../../docs/writing-plugins.md)".into(),
+            Self::Alone(_) => format!("`{}`", root.join("docs/writing-plugins.md").display()),
         }
     }
 
