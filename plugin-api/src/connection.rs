@@ -13,10 +13,11 @@ use std::{
 
 use medusa_abi::{
     code::{self, Code},
-    data::{Handle, Slice},
+    data::{Handle, NO_HANDLE, Slice},
     net::{
-        ConnectionInfo as AbiInfo, IoSlice as AbiIoSlice, OPTION_KEEPALIVE, OPTION_NODELAY,
-        SocketAddress, WRITE_MORE,
+        CONNECTION_TLS, ConnectionInfo as AbiInfo, IoSlice as AbiIoSlice, OPTION_KEEPALIVE,
+        OPTION_NODELAY, SocketAddress, TLS_ALPN, TLS_PEER_CERTIFICATE, TLS_SERVER_NAME, TlsSpec,
+        WRITE_MORE,
     },
     task::Waker as AbiWaker,
 };
@@ -26,7 +27,7 @@ use crate::{
     error::{Error, Result, io_error},
     file::File,
     handle::Owned,
-    host::host,
+    host::{host, vec_sink},
     waker,
 };
 
@@ -37,6 +38,18 @@ use crate::{
 #[derive(Debug)]
 pub struct Connection {
     handle: Owned,
+}
+
+/// A fact of a connection's TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsFact {
+    /// The server name that the client asked for (RFC 6066 section 3).
+    ServerName,
+    /// The protocol agreed on (RFC 7301).
+    Alpn,
+    /// The peer's certificate, in DER.
+    PeerCertificate,
 }
 
 /// What is known of a connection.
@@ -50,9 +63,51 @@ pub struct ConnectionInfo {
     pub id: u64,
     /// Which of the instance's `listen` addresses it came in by, from 0; `None` for others.
     pub listener: Option<u32>,
+    /// What is read and written goes through TLS.
+    pub is_tls: bool,
 }
 
 impl Connection {
+    /// Begins TLS, as its server, with the configuration's `[tls.NAME]`. What the peer sent before the handshake must have been read,
+    /// and what was written must have gone out: else it could be taken for something that was protected.
+    ///
+    /// # Errors
+    /// `Unsupported` from a host that has no TLS, as medusa has none yet; `InvalidInput` where plain text stands on either side.
+    pub async fn start_tls(&mut self, name: &str) -> io::Result<()> {
+        let spec = TlsSpec {
+            name: Slice::new(name.as_bytes()),
+            session_of: NO_HANDLE,
+            flags: 0,
+            spare: [0; 4],
+        };
+        poll_fn(|context| {
+            let (host, waker) = (host(), waker::for_call(context));
+            // SAFETY: The spec is valid for the call.
+            poll_count(unsafe {
+                (host.net.conn_start_tls)(host.instance, self.handle.get(), &spec, waker)
+            })
+        })
+        .await
+        .map(drop)
+    }
+
+    /// A fact of the connection's TLS; `None` on one without TLS, and where there is no such fact.
+    #[must_use]
+    pub fn tls_fact(&self, fact: TlsFact) -> Option<Vec<u8>> {
+        let fact = match fact {
+            TlsFact::ServerName => TLS_SERVER_NAME,
+            TlsFact::Alpn => TLS_ALPN,
+            TlsFact::PeerCertificate => TLS_PEER_CERTIFICATE,
+        };
+        let host = host();
+        let mut bytes = Vec::new();
+        let sink = vec_sink(&mut bytes);
+        // SAFETY: The sink's data outlives the call and is what its function expects.
+        let code =
+            unsafe { (host.net.conn_tls_fact)(host.instance, self.handle.get(), fact, sink) };
+        (code >= 0).then_some(bytes)
+    }
+
     /// Reads what is there, at least one byte, into `buffer`; 0 at the end of input.
     ///
     /// # Errors
@@ -509,6 +564,7 @@ fn info(connection: Handle) -> Result<ConnectionInfo> {
         local: address::from_abi(&info.local),
         id: info.id,
         listener: Some(info.listener).filter(|listener| *listener != u32::MAX),
+        is_tls: info.flags & CONNECTION_TLS != 0,
     })
 }
 

@@ -113,7 +113,7 @@ pub use tracing;
 pub use self::{
     command::{Arguments, CommandSpec, Role},
     config::{Config, Size},
-    connection::{Connection, ConnectionInfo, Peer},
+    connection::{Connection, ConnectionInfo, Peer, TlsFact},
     error::{Error, Result},
     file::{Dir, DirEntry, File, FileInfo, OpenOptions, Root},
     host::{instance_name, post},

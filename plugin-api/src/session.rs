@@ -9,8 +9,8 @@ use medusa_abi::{
     code::{self, Code},
     data::{ByteSink, Handle, Slice, Table},
     net::{
-        Session, SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE,
-        WAKE_RESUMED,
+        ParkSpec, Session, SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED,
+        WAKE_READABLE, WAKE_RESUMED,
     },
     task::Task,
 };
@@ -131,12 +131,17 @@ where
         let record = if self.durable { Some(to_cbor(&state)?) } else { None };
         let handle = conn.handle();
         self.parked.borrow_mut().insert(handle, state);
-        let record = record.as_deref().map_or(Slice::NONE, Slice::new);
         // A deadline of 0 is none; one at the clock's very beginning has passed all the same.
-        let deadline_ns = deadline.map_or(0, |deadline| deadline.as_ns().max(1));
+        let spec = ParkSpec {
+            deadline_ns: deadline.map_or(0, |deadline| deadline.as_ns().max(1)),
+            record: record.as_deref().map_or(Slice::NONE, Slice::new),
+            record_version: 0,
+            flags: 0,
+            spare: [0; 4],
+        };
         let host = host();
-        // SAFETY: The record is borrowed for the call.
-        let code = unsafe { (host.net.conn_park)(host.instance, handle, deadline_ns, record) };
+        // SAFETY: The spec and its record are borrowed for the call.
+        let code = unsafe { (host.net.conn_park)(host.instance, handle, &spec) };
         if code < 0 {
             let state = self.parked.borrow_mut().remove(&handle);
             drop(state);

@@ -104,6 +104,9 @@ fn deliver<D: Buf>(sink: FrameSink, frame: http_body::Frame<D>) -> Code {
         bytes: Slice::NONE,
         fields: std::ptr::null(),
         field_count: 0,
+        file: 0,
+        offset: 0,
+        length: 0,
         spare: [0; 2],
     };
     match frame.into_data() {

@@ -463,3 +463,20 @@ fn exclusive_resources_pass_and_the_stop_drops_all() {
     let life = ["acquire", "release", "dropped", "stop"];
     EVENTS.with_borrow(|events| assert_eq!(*events, [life, life].concat()));
 }
+
+#[test]
+fn a_host_without_tls_says_so_and_the_connection_goes_on() {
+    async fn serve(mut conn: Connection) -> Result<()> {
+        let refused = conn.start_tls("default").await.map_err(|error| error.kind());
+        assert_eq!(refused, Err(std::io::ErrorKind::Unsupported));
+        assert!(!conn.info()?.is_tls);
+        assert_eq!(conn.tls_fact(medusa_plugin_api::TlsFact::Alpn), None);
+        Ok(conn.write_all(b"in plain text\n").await?)
+    }
+    fn load(registrar: &mut Registrar) -> Result<()> {
+        registrar.serve(serve);
+        Ok(())
+    }
+    let host = Host::new(load);
+    assert_eq!(host.connect().read(), b"in plain text\n");
+}

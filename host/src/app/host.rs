@@ -531,7 +531,9 @@ impl Control for Host {
     }
 
     fn check(&self, config: Rc<Config>) -> Later<'_, Result<(), Diagnostics>> {
-        Box::pin(async move { check::check_on_pool(&config, &self.registry.host_pool).await.map(drop) })
+        Box::pin(
+            async move { check::check_on_pool(&config, &self.registry.host_pool).await.map(drop) },
+        )
     }
 
     fn apply(&self, config: Rc<Config>) -> Later<'_, ApplyOutcome> {

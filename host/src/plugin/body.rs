@@ -273,6 +273,9 @@ fn pull_file(
             bytes: Slice::new(&piece[..read]),
             fields: std::ptr::null(),
             field_count: 0,
+            file: 0,
+            offset: 0,
+            length: 0,
             spare: [0; 2],
         };
         // SAFETY: The sink is valid for the call that is under way; the frame is borrowed for it.

@@ -30,6 +30,7 @@ use crate::{
         future::PluginFuture,
         generation::{Generation, InFlight},
         head::OwnedHead,
+        owned::Owned,
         route::{Matches, Route, Site},
     },
 };
@@ -59,6 +60,8 @@ pub struct Exchange {
     sink: Cell<Option<HeadSink>>,
     status: Cell<u32>,
     response: RefCell<ResponseBody>,
+    /// Leave to give the same answer again. No server is given it yet; it is the host's to drop.
+    permit: RefCell<Option<Owned>>,
     started_ns: u64,
     ended: Cell<bool>,
     /// Whether observers are told of its end; those of a filter's own calls are not.
@@ -158,6 +161,7 @@ impl Exchange {
             sink: Cell::new(None),
             status: Cell::new(0),
             response: RefCell::new(ResponseBody::Empty),
+            permit: RefCell::default(),
             started_ns: asking.instance.registry.clock.now_ns(),
             ended: Cell::new(false),
             observed,
@@ -405,9 +409,19 @@ impl Exchange {
             given.body = if is_pulled { BODY_SOURCE } else { BODY_EMPTY };
         }
         (given.source, given.file, given.exchange) = (BodySource::NONE, NO_HANDLE, NO_HANDLE);
+        (given.permit, given.permit_handle) = (std::ptr::null(), NO_HANDLE);
         // SAFETY: The sink is valid during the call of the asking side that is under way; the head is borrowed.
         let code = frame::enter(&self.asking, || unsafe { (sink.head)(sink.data, &given) });
-        if code < 0 { code } else { code::READY }
+        if code < 0 {
+            return code;
+        }
+        // SAFETY: The permit is valid for the call, says the ABI, and its hooks are statics of the library.
+        let permit =
+            unsafe { head.permit.as_ref().and_then(|permit| Some((permit, permit.hooks.get()?))) };
+        if let Some((permit, hooks)) = permit {
+            *self.permit.borrow_mut() = Some(Owned::new(from, permit.data, hooks.drop));
+        }
+        code::READY
     }
 
     fn take_body(

@@ -17,7 +17,9 @@ use crate::{
         BodySource, ExchangeRecord, FrameSink, Handler, HeadSink, Observer, RequestHead,
         ResponseHead, RouteSpec,
     },
-    net::{ConnectionInfo, IoSlice, Service, Session, SocketAddress, SocketSpec},
+    net::{
+        ConnectionInfo, IoSlice, ParkSpec, Service, Session, SocketAddress, SocketSpec, TlsSpec,
+    },
     service::{CallSpec, Command, CommandSpec, MetricSpec, Responder},
     task::{Job, Task, Thread, Waker},
 };
@@ -212,18 +214,32 @@ pub struct NetCallbacks {
         option: u32,
         value: u64,
     ) -> Code,
-    /// Parks a connection of a session until it is readable, hung up, posted to, or `deadline_ns` passes (0: never). The
-    /// turn's task ends right after. `record` is the session's state if it is durable, else [`Slice::NONE`].
+    /// Parks a connection of a session until it is readable, hung up, posted to, or its deadline passes. The turn's task ends
+    /// right after.
     pub conn_park: unsafe extern "C" fn(
         instance: InstanceId,
         connection: Handle,
-        deadline_ns: u64,
-        record: Slice,
+        spec: *const ParkSpec,
     ) -> Code,
     /// Wakes a parked connection of this instance with bytes.
-    #[sabi(last_prefix_field)]
     pub conn_post:
         unsafe extern "C" fn(instance: InstanceId, connection: Handle, bytes: Slice) -> Code,
+    /// Begins TLS on a connection, as its server: `READY` when the handshake is done. `INVALID` where plain text that came is unread,
+    /// or plain text that was written unsent: it would be taken for text that was protected. `UNSUPPORTED` by a host without TLS.
+    pub conn_start_tls: unsafe extern "C" fn(
+        instance: InstanceId,
+        connection: Handle,
+        spec: *const TlsSpec,
+        waker: Waker,
+    ) -> Code,
+    /// A fact of the connection's TLS, `TLS_*`, into `sink`; `NOT_FOUND` if there is no such fact, as on a connection without TLS.
+    #[sabi(last_prefix_field)]
+    pub conn_tls_fact: unsafe extern "C" fn(
+        instance: InstanceId,
+        connection: Handle,
+        fact: u32,
+        sink: ByteSink,
+    ) -> Code,
 }
 
 /// Files. All of them need the capability `files`.
@@ -403,7 +419,37 @@ pub struct HttpCallbacks {
     ) -> Code,
     /// Tells the observers of a request that never became an exchange (a bad one, say). Its times, path and status are
     /// the caller's; `handler` is ignored.
-    #[sabi(last_prefix_field)]
     pub exchange_report:
         unsafe extern "C" fn(instance: InstanceId, record: *const ExchangeRecord) -> Code,
+
+    // What is explicit about HTTP's turns: interim responses, other protocols, and answers that need not be asked for.
+    /// From a handler: sends an interim response (1xx, RFC 9110 section 15.2) before the answer. `UNSUPPORTED` if the server does not
+    /// send it on; nothing is lost then.
+    pub exchange_interim: unsafe extern "C" fn(
+        instance: InstanceId,
+        exchange: Handle,
+        head: *const ResponseHead,
+    ) -> Code,
+    /// From a handler that answered 101 (RFC 9110 section 7.8), or 2xx to CONNECT: the handle of the connection, from the first byte
+    /// behind the request on, once the server has let go of it. `UNSUPPORTED` if the server hands none over.
+    pub exchange_upgrade:
+        unsafe extern "C" fn(instance: InstanceId, exchange: Handle, waker: Waker) -> Code,
+    /// From a server: hands the exchange's connection over to whoever answered 101, with what was read of it and belongs to the other
+    /// protocol. The connection's handle passes to the host if the call succeeds.
+    pub exchange_hand_over: unsafe extern "C" fn(
+        instance: InstanceId,
+        exchange: Handle,
+        connection: Handle,
+        unread: Slice,
+    ) -> Code,
+    /// From a server that is about to answer by a permit: `READY` if it may, 1 if observers are to be told of it by `permit_report`,
+    /// `GONE` if the handler has to be asked; the permit is then only dropped.
+    pub permit_use: unsafe extern "C" fn(instance: InstanceId, permit: Handle) -> Code,
+    /// Tells the observers of an answer by a permit; the host fills in who gave it.
+    #[sabi(last_prefix_field)]
+    pub permit_report: unsafe extern "C" fn(
+        instance: InstanceId,
+        permit: Handle,
+        record: *const ExchangeRecord,
+    ) -> Code,
 }

@@ -59,9 +59,15 @@ pub struct RequestHead {
     pub local: SocketAddress,
     /// The connection's number in the log.
     pub connection: u64,
-    /// The connection's handle at the server; it means nothing to others.
     pub spare: [u64; 4],
 }
+
+/// [`RequestHead::flags`], from a server of HTTP: it takes responses whose body is a file, and sends it by `conn_send_file`.
+pub const REQUEST_TAKES_FILES: u32 = 1;
+/// [`RequestHead::flags`], from a server of HTTP: it sends interim responses on.
+pub const REQUEST_TAKES_INTERIM: u32 = 2;
+/// [`RequestHead::flags`]: the client asks for another protocol (RFC 9110 section 7.8), and the server can hand its connection over.
+pub const REQUEST_TAKES_UPGRADE: u32 = 4;
 
 /// No body.
 pub const BODY_EMPTY: u32 = 0;
@@ -92,7 +98,46 @@ pub struct ResponseHead {
     pub file: Handle,
     pub offset: u64,
     pub exchange: Handle,
+    /// From a handler: leave to answer the same again without asking it, or null. The permit's object passes to the host if the call
+    /// succeeds, whether or not the host makes use of it.
+    pub permit: *const Permit,
+    /// To a server: the permit by its handle, which is the server's to drop; [`crate::data::NO_HANDLE`] without one. `permit` says
+    /// then what it depends on, and its object is not the server's.
+    pub permit_handle: Handle,
     pub spare: [u64; 4],
+}
+
+/// Leave to answer requests for the same path and query with the same response, until the giver revokes it. It is void with the
+/// unload of whoever gave it, and with every change of the site's filters and handlers; nor is it passed on through a filter.
+///
+/// OWNERSHIP: The caller's, for the call; `data` passes to the host and comes back through `hooks.drop`.
+#[derive(StableAbi, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Permit {
+    pub data: *mut c_void,
+    pub hooks: Table<PermitHooks>,
+    /// How often the host asks `check` whether it is still good; 0 for before each use.
+    pub check_ms: u32,
+    pub flags: u32,
+    /// The request's fields that the response depends on: with another value, or with one where there was none, the handler is asked.
+    pub fields: *const Slice,
+    pub field_count: usize,
+    pub spare: [u64; 2],
+}
+
+/// What the host does with a [`Permit`].
+#[derive(StableAbi)]
+#[repr(C)]
+#[sabi(kind(Prefix(prefix_ref = PermitHooksLayout, prefix_fields = PermitHooksFields)))]
+#[sabi(missing_field(panic))]
+pub struct PermitHooks {
+    pub size: usize,
+    /// Called when the permit is used and was not checked for `check_ms`: `READY` if the response is still the right one, else `GONE`.
+    /// It must not wait.
+    pub check: unsafe extern "C" fn(data: *mut c_void) -> Code,
+    /// Called once, last.
+    #[sabi(last_prefix_field)]
+    pub drop: unsafe extern "C" fn(data: *mut c_void) -> Code,
 }
 
 /// Takes the response's head from the host, inside of `exchange_start`, `exchange_next` or `exchange_poll`.
@@ -102,8 +147,9 @@ pub struct ResponseHead {
 #[repr(C)]
 pub struct HeadSink {
     pub data: *mut c_void,
-    /// Called at most once per exchange. `body` is `BODY_EMPTY`, `BODY_BYTES`, or `BODY_SOURCE`, which here means: pull
-    /// it by `exchange_pull`.
+    /// Called at most once per exchange, and before that for each interim response if the request has [`REQUEST_TAKES_INTERIM`].
+    /// `body` is `BODY_EMPTY`, `BODY_BYTES`, or `BODY_SOURCE`, which here means: pull it by `exchange_pull`. If the request has
+    /// [`REQUEST_TAKES_FILES`] it may be `BODY_FILE`; the file's handle is then one of the instance that is called here, and its to drop.
     pub head: unsafe extern "C" fn(data: *mut c_void, head: *const ResponseHead) -> Code,
 }
 
@@ -153,6 +199,9 @@ pub struct FrameSink {
 pub const FRAME_DATA: u32 = 0;
 /// The frame is trailers, in `fields`; the last one.
 pub const FRAME_TRAILERS: u32 = 1;
+/// The frame is `length` bytes of `file` from `offset`; the file's handle passes with the frame. To the host from any body; from the
+/// host to a server whose request has [`REQUEST_TAKES_FILES`].
+pub const FRAME_FILE: u32 = 2;
 
 /// A frame of a body.
 ///
@@ -166,6 +215,9 @@ pub struct Frame {
     pub bytes: Slice,
     pub fields: *const Field,
     pub field_count: usize,
+    pub file: Handle,
+    pub offset: u64,
+    pub length: u64,
     pub spare: [u64; 2],
 }
 

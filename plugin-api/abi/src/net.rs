@@ -43,6 +43,43 @@ pub struct ConnectionInfo {
     pub spare: [u64; 4],
 }
 
+/// [`ConnectionInfo::flags`]: what is read and written goes through TLS.
+pub const CONNECTION_TLS: u32 = 1;
+
+/// Asks for TLS on a connection that began in plain text.
+#[derive(StableAbi, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct TlsSpec {
+    /// The `[tls.NAME]` of the configuration.
+    pub name: Slice,
+    /// A connection of this instance whose TLS session has to be resumed, or [`crate::data::NO_HANDLE`]: a data connection of FTP
+    /// proves so that it belongs to its control connection.
+    pub session_of: Handle,
+    pub flags: u32,
+    pub spare: [u64; 4],
+}
+
+/// `conn_tls_fact`: the server name that the client asked for (RFC 6066 section 3).
+pub const TLS_SERVER_NAME: u32 = 1;
+/// `conn_tls_fact`: the protocol agreed on (RFC 7301).
+pub const TLS_ALPN: u32 = 2;
+/// `conn_tls_fact`: the peer's certificate, in DER.
+pub const TLS_PEER_CERTIFICATE: u32 = 3;
+
+/// How a connection of a session rests.
+#[derive(StableAbi, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ParkSpec {
+    /// When it is woken at the latest, on the clock of `now_ns`; 0 for never.
+    pub deadline_ns: u64,
+    /// The session's state if it is durable, else [`Slice::NONE`].
+    pub record: Slice,
+    /// The version that the record is written in.
+    pub record_version: u32,
+    pub flags: u32,
+    pub spare: [u64; 4],
+}
+
 /// Asks for a listener or an outgoing connection.
 #[derive(StableAbi, Clone, Copy, Debug)]
 #[repr(C)]

@@ -54,6 +54,7 @@ struct Contract {
     responder_hooks: service::ResponderHooksLayout,
     command_hooks: service::CommandHooksLayout,
     body_hooks: http::BodyHooksLayout,
+    permit_hooks: http::PermitHooksLayout,
     handler_hooks: http::HandlerHooksLayout,
     observer_hooks: http::ObserverHooksLayout,
     field: http::Field,

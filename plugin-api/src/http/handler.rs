@@ -81,6 +81,8 @@ pub(crate) fn respond(exchange: Handle, response: Response) -> Code {
         file: 0,
         offset: 0,
         exchange: 0,
+        permit: std::ptr::null(),
+        permit_handle: 0,
         spare: [0; 4],
     };
     let host = host();

@@ -41,6 +41,11 @@ pub(super) static HTTP: HttpCallbacks = HttpCallbacks {
     exchange_pull,
     exchange_end,
     exchange_report,
+    exchange_interim,
+    exchange_upgrade,
+    exchange_hand_over,
+    permit_use,
+    permit_report,
 };
 
 /// A mounted handler or filter.
@@ -369,6 +374,9 @@ fn deliver(sink: FrameSink, bytes: &[u8]) {
         bytes: Slice::new(bytes),
         fields: std::ptr::null(),
         field_count: 0,
+        file: 0,
+        offset: 0,
+        length: 0,
         spare: [0; 2],
     };
     // SAFETY: The sink is an argument of the running callback, or the test's own.
@@ -437,6 +445,8 @@ fn give_head(response: &OwnedResponse, sink: HeadSink) {
         file: 0,
         offset: 0,
         exchange: 0,
+        permit: std::ptr::null(),
+        permit_handle: 0,
         spare: [0; 4],
     };
     let body = response.body.borrow();
@@ -653,4 +663,24 @@ unsafe extern "C" fn exchange_report(_: InstanceId, record: *const ExchangeRecor
 pub(super) fn length_of(bytes: &[u8]) -> u64 {
     debug_assert!((bytes.len() as u64) < LENGTH_UNKNOWN);
     bytes.len() as u64
+}
+
+unsafe extern "C" fn exchange_interim(_: InstanceId, _: Handle, _: *const ResponseHead) -> Code {
+    code::UNSUPPORTED
+}
+
+unsafe extern "C" fn exchange_upgrade(_: InstanceId, _: Handle, _: Waker) -> Code {
+    code::UNSUPPORTED
+}
+
+unsafe extern "C" fn exchange_hand_over(_: InstanceId, _: Handle, _: Handle, _: Slice) -> Code {
+    code::UNSUPPORTED
+}
+
+unsafe extern "C" fn permit_use(_: InstanceId, _: Handle) -> Code {
+    code::STALE
+}
+
+unsafe extern "C" fn permit_report(_: InstanceId, _: Handle, _: *const ExchangeRecord) -> Code {
+    code::STALE
 }

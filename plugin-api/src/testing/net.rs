@@ -4,11 +4,11 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 
 use medusa_abi::{
     code::{self, Code},
-    data::{Handle, InstanceId, Slice},
+    data::{ByteSink, Handle, InstanceId, Slice},
     host::NetCallbacks,
     net::{
-        ConnectionInfo, IoSlice, Service, Session, SocketAddress, SocketSpec, WAKE_DEADLINE,
-        WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE,
+        ConnectionInfo, IoSlice, ParkSpec, Service, Session, SocketAddress, SocketSpec, TlsSpec,
+        WAKE_DEADLINE, WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE,
     },
     task::{Task, Waker},
 };
@@ -44,6 +44,8 @@ pub(super) static NET: NetCallbacks = NetCallbacks {
     conn_option,
     conn_park,
     conn_post,
+    conn_start_tls,
+    conn_tls_fact,
 };
 
 /// Makes a connection of the plugin's out of its end.
@@ -397,17 +399,13 @@ unsafe extern "C" fn conn_option(_: InstanceId, connection: Handle, _: u32, _: u
     with(connection, |_| code::READY)
 }
 
-unsafe extern "C" fn conn_park(
-    _: InstanceId,
-    connection: Handle,
-    deadline_ns: u64,
-    _: Slice,
-) -> Code {
+unsafe extern "C" fn conn_park(_: InstanceId, connection: Handle, spec: *const ParkSpec) -> Code {
     with(connection, |conn| {
-        if !conn.session {
+        // SAFETY: The spec is valid for the call.
+        let Some(spec) = (unsafe { spec.as_ref() }).filter(|_| conn.session) else {
             return code::INVALID;
-        }
-        conn.parked.set(Some(deadline_ns));
+        };
+        conn.parked.set(Some(spec.deadline_ns));
         code::READY
     })
 }
@@ -421,4 +419,18 @@ unsafe extern "C" fn conn_post(_: InstanceId, connection: Handle, bytes: Slice) 
         conn.due.borrow_mut().push_back((WAKE_POSTED, unsafe { bytes_of(bytes) }.to_vec()));
         code::READY
     })
+}
+
+/// A host in memory has no TLS.
+unsafe extern "C" fn conn_start_tls(
+    _: InstanceId,
+    connection: Handle,
+    _: *const TlsSpec,
+    _: Waker,
+) -> Code {
+    with(connection, |_| code::UNSUPPORTED)
+}
+
+unsafe extern "C" fn conn_tls_fact(_: InstanceId, connection: Handle, _: u32, _: ByteSink) -> Code {
+    with(connection, |_| code::NOT_FOUND)
 }

@@ -21,7 +21,7 @@ use crate::{
     },
     plugin::{
         body,
-        callbacks::{answer, handle, text, with_waker},
+        callbacks::{answer, handle, text, with, with_waker},
         exchange::{Exchange, Request, Start},
         frame::current,
         generation::{Generation, Phase},
@@ -42,6 +42,11 @@ pub(super) static CALLBACKS: HttpCallbacks = HttpCallbacks {
     exchange_pull,
     exchange_end,
     exchange_report,
+    exchange_interim,
+    exchange_upgrade,
+    exchange_hand_over,
+    permit_use,
+    permit_report,
 };
 
 unsafe extern "C" fn route_add(id: InstanceId, spec: *const RouteSpec, handler: Handler) -> Code {
@@ -299,4 +304,40 @@ unsafe extern "C" fn exchange_report(id: InstanceId, record: *const ExchangeReco
         }
         code::READY
     })
+}
+
+/// No server of HTTP sends interim responses on yet; the place is kept for it.
+unsafe extern "C" fn exchange_interim(
+    id: InstanceId,
+    exchange: Handle,
+    _head: *const ResponseHead,
+) -> Code {
+    with::<Request>(id, exchange, |_, _| code::UNSUPPORTED)
+}
+
+/// No server of HTTP hands connections over yet; the place is kept for it.
+unsafe extern "C" fn exchange_upgrade(id: InstanceId, exchange: Handle, _waker: Waker) -> Code {
+    with::<Request>(id, exchange, |_, _| code::UNSUPPORTED)
+}
+
+unsafe extern "C" fn exchange_hand_over(
+    id: InstanceId,
+    exchange: Handle,
+    _connection: Handle,
+    _unread: Slice,
+) -> Code {
+    with::<Exchange>(id, exchange, |_, _| code::UNSUPPORTED)
+}
+
+/// No permit is given to a server yet, so that none can be used.
+unsafe extern "C" fn permit_use(id: InstanceId, _permit: Handle) -> Code {
+    current(id, |_| code::STALE)
+}
+
+unsafe extern "C" fn permit_report(
+    id: InstanceId,
+    _permit: Handle,
+    _record: *const ExchangeRecord,
+) -> Code {
+    current(id, |_| code::STALE)
 }

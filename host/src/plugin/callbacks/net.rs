@@ -11,9 +11,9 @@ use std::{
 
 use medusa_abi::{
     code::{self, Code},
-    data::{Handle, InstanceId, Slice},
+    data::{ByteSink, Handle, InstanceId, Slice},
     host::NetCallbacks,
-    net::{self as abi, ConnectionInfo, SocketAddress, SocketSpec, WRITE_MORE},
+    net::{self as abi, ConnectionInfo, SocketAddress, SocketSpec, TlsSpec, WRITE_MORE},
     task::Waker,
 };
 use tokio::io::ReadBuf;
@@ -53,6 +53,8 @@ pub(super) static CALLBACKS: NetCallbacks = NetCallbacks {
     conn_option,
     conn_park: serve::conn_park,
     conn_post: serve::conn_post,
+    conn_start_tls,
+    conn_tls_fact,
 };
 
 /// Pieces of one vectored write; the kernel's own limit.
@@ -319,6 +321,25 @@ unsafe extern "C" fn conn_option(
         Ok(()) => code::READY,
         Err(error) => failure(&error),
     })
+}
+
+/// This host has no TLS yet; the place is kept for it.
+unsafe extern "C" fn conn_start_tls(
+    id: InstanceId,
+    connection: Handle,
+    _spec: *const TlsSpec,
+    _waker: Waker,
+) -> Code {
+    with::<Connection>(id, connection, |_, _| code::UNSUPPORTED)
+}
+
+unsafe extern "C" fn conn_tls_fact(
+    id: InstanceId,
+    connection: Handle,
+    _fact: u32,
+    _sink: ByteSink,
+) -> Code {
+    with::<Connection>(id, connection, |_, _| code::NOT_FOUND)
 }
 
 /// Polls a step of a connection that has nothing to say but that it is done.

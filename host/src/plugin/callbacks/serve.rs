@@ -64,12 +64,15 @@ fn add(generation: &Rc<Generation>, service: impl FnOnce() -> (Owned, Shape)) ->
 pub(super) unsafe extern "C" fn conn_park(
     id: InstanceId,
     connection: Handle,
-    deadline_ns: u64,
-    _record: Slice,
+    spec: *const net::ParkSpec,
 ) -> Code {
-    current(id, |generation| match generation.service.borrow().as_ref() {
-        Some(service) => service.park(connection, deadline_ns),
-        None => code::INVALID,
+    current(id, |generation| {
+        // SAFETY: The spec is valid for the call, says the ABI.
+        let Some(spec) = (unsafe { spec.as_ref() }) else { return code::INVALID };
+        match generation.service.borrow().as_ref() {
+            Some(service) => service.park(connection, spec.deadline_ns),
+            None => code::INVALID,
+        }
     })
 }
 
