@@ -42,8 +42,9 @@ fn unread() -> (Folder, Child) {
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
-    fcntl_setpipe_size(child.stderr.as_ref().unwrap(), 4096).unwrap();
+        .expect("the tree's program can be run");
+    let pipe = child.stderr.as_ref().expect("it was asked for");
+    fcntl_setpipe_size(pipe, 4096).expect("a pipe can be made small");
     wait_until("the server to serve", PATIENCE, || {
         UnixStream::connect(folder.path("web.sock")).is_ok()
     });
@@ -61,8 +62,10 @@ fn ctl(folder: &Folder, words: &[&str]) -> String {
 }
 
 fn end(child: &mut Child) {
-    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
-    let status = wait_for("the server to end", PATIENCE, || child.try_wait().unwrap());
+    kill_process(Pid::from_child(child), Signal::TERM).expect("it runs");
+    let status = wait_for("the server to end", PATIENCE, || {
+        child.try_wait().expect("a child can be waited for")
+    });
     assert!(status.success(), "{status}");
 }
 
