@@ -36,6 +36,7 @@ pub(super) fn close(entry: Rc<Entry>, closing: &Closing) {
     }
     count.set(count.get() + 1);
     entry.state.set(State::Closing);
+    entry.forget_wakers();
     tokio::task::spawn_local(async move {
         if let Err(error) = entry.shutdown(Shutdown::Write) {
             tracing::debug!("cannot end the output of connection {}: {error}", entry.id);

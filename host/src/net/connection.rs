@@ -1,7 +1,7 @@
 //! A connection: one handle for whatever carries the bytes, polled by whoever serves it.
 //!
-//! Every call is one of the loop's thread. Where one answers `Pending`, the newest waker of its direction counts: reading, writing and
-//! hanging up are waited for apart.
+//! Every call is one of the loop's thread. Reading, writing and hanging up are waited for apart. All who wait to write are woken; of
+//! those who wait to read, and for the hang-up, the newest.
 
 use std::{
     cell::{Cell, RefCell},
@@ -176,7 +176,7 @@ impl Connection {
         }
         let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         flags.set(SendFlags::MORE, more);
-        let count = ready!(self.entry.stream().poll_output(cx, length, Short::IsFull, |socket| {
+        let write = |socket: BorrowedFd<'_>| {
             Ok(match pieces {
                 [piece] => rustix::net::send(socket, piece, flags)?,
                 _ => {
@@ -184,7 +184,9 @@ impl Connection {
                     rustix::net::sendmsg(socket, pieces, &mut no_control, flags)?
                 }
             })
-        }))?;
+        };
+        let (stream, writers) = (self.entry.stream(), &self.entry.writers);
+        let count = ready!(stream.poll_output(cx, writers, length, Short::IsFull, write))?;
         self.is_held_back.set(more);
         add(&self.entry.bytes_out, count);
         Poll::Ready(Ok(count))
@@ -209,14 +211,15 @@ impl Connection {
         if length == 0 {
             return Poll::Ready(Ok(0));
         }
-        ready!(self.entry.stream().poll_write_ready(cx))?;
+        let (stream, writers) = (self.entry.stream(), &self.entry.writers);
+        ready!(writers.poll(cx, |cx| stream.poll_write_ready(cx)))?;
         ready!(self.poll_warm(cx, offset, || warm(length)))?;
         // The file may just end there, so a short answer says nothing about the socket.
-        let count =
-            ready!(self.entry.stream().poll_output(cx, length, Short::IsNothing, |socket| {
-                let mut offset = offset;
-                transfer::send_file(socket, file, &mut offset, length)
-            }))?;
+        let send = |socket: BorrowedFd<'_>| {
+            let mut offset = offset;
+            transfer::send_file(socket, file, &mut offset, length)
+        };
+        let count = ready!(stream.poll_output(cx, writers, length, Short::IsNothing, send))?;
         self.is_held_back.set(false);
         add(&self.entry.bytes_out, count);
         take_steps(cx, count / SEND_FILE_BYTES_PER_STEP);

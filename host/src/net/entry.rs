@@ -18,6 +18,7 @@ use crate::net::{
     connections::{Owner, Place, State},
     hangup::Watch,
     stream::Stream,
+    writers::Writers,
 };
 
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(super) struct Entry {
     /// Dropped before the socket is closed, for the kernel forgets what is watched when it is.
     pub(super) watch: RefCell<Option<Watch>>,
     pub(super) stream: RefCell<Stream>,
+    pub(super) writers: Writers,
     pub(super) remote: Address,
     local: OnceCell<Address>,
     pub(super) listener: u32,
@@ -62,6 +64,7 @@ impl Entry {
             id: table.next_id(),
             watch: RefCell::default(),
             stream: RefCell::new(stream),
+            writers: Writers::default(),
             remote,
             local: OnceCell::new(),
             listener,
@@ -89,6 +92,14 @@ impl Entry {
 
     pub(super) fn stream(&self) -> Ref<'_, Stream> {
         self.stream.borrow()
+    }
+
+    /// Whoever served it does so no longer, and is not to be kept by a waker.
+    pub(super) fn forget_wakers(&self) {
+        self.writers.forget();
+        self.stream().forget_wakers();
+        let watch = self.watch.take();
+        drop(watch);
     }
 
     /// Asked of the system once, and only if somebody wants to know.

@@ -13,6 +13,7 @@ mod connect;
 mod entry;
 mod hangup;
 mod stream;
+mod writers;
 
 // What the layers above speak of; the rest is named by its module.
 pub use address::Address;

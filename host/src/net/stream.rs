@@ -4,13 +4,16 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
     io::{AsyncRead, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
+    task::coop,
 };
+
+use crate::net::writers::Writers;
 
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -61,12 +64,13 @@ impl Stream {
     pub(super) fn poll_output(
         &self,
         cx: &mut Context<'_>,
+        writers: &Writers,
         length: usize,
         short: Short,
         mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.poll_write_ready(cx))?;
+            ready!(writers.poll(cx, |cx| self.poll_write_ready(cx)))?;
             let mut taken = None;
             let result = self.try_io(Interest::WRITABLE, || match write(self.as_fd()) {
                 Ok(count) if short == Short::IsFull && 0 < count && count < length => {
@@ -89,6 +93,16 @@ impl Stream {
             Stream::Tcp(stream) => stream.poll_write_ready(cx),
             Stream::Unix(stream) => stream.poll_write_ready(cx),
         }
+    }
+
+    /// Has the reactor keep nobody's waker.
+    pub(super) fn forget_wakers(&self) {
+        let nobody = std::pin::pin!(coop::unconstrained(std::future::poll_fn(|cx| {
+            let _ = self.poll_read_ready(cx);
+            let _ = self.poll_write_ready(cx);
+            Poll::Ready(())
+        })));
+        let _ = nobody.poll(&mut Context::from_waker(Waker::noop()));
     }
 
     /// The error that the socket has met since it was last asked: how an outgoing connection failed, say.

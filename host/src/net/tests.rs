@@ -127,6 +127,37 @@ fn bytes_pass_and_are_counted() {
 }
 
 #[test]
+fn all_who_wait_to_write_are_woken() {
+    on_loop(async {
+        let connections = Connections::new(10);
+        let (connection, mut peer) = pair(&connections).await;
+        let connection = Rc::new(connection);
+        let sent = 4 * 1024 * 1024_usize;
+        let writers: Vec<_> = [b'a', b'b', b'c']
+            .map(|byte| {
+                let connection = connection.clone();
+                tokio::task::spawn_local(async move {
+                    let mut left = sent;
+                    let piece = vec![byte; 64 * 1024];
+                    while left > 0 {
+                        let piece = [IoSlice::new(&piece[..left.min(piece.len())])];
+                        let write = |cx: &mut Context<'_>| {
+                            connection.poll_write_vectored(cx, &piece, false)
+                        };
+                        left -= poll_fn(write).await.unwrap();
+                    }
+                })
+            })
+            .into();
+        let reader = std::thread::spawn(move || peer.read_exact(&mut vec![0; 3 * sent]));
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        reader.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn the_end_of_input_is_no_hangup() {
     on_loop(async {
         let connections = Connections::new(10);

@@ -1,0 +1,76 @@
+//! Those who wait until a socket takes something. The reactor keeps one waker for it; where several tasks write to one connection,
+//! all of them have to be woken.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+};
+
+/// The writers of one socket that wait.
+#[derive(Debug, Default)]
+pub(super) struct Writers(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting(Mutex<Vec<Waker>>);
+
+impl Writers {
+    /// Asks the reactor, by `ready`, whether the socket takes something, for one more who wants to know.
+    pub(super) fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        ready: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        let is_own = |waker: &Waker| waker.will_wake(cx.waker());
+        if self.0.lock().iter().all(is_own) {
+            // The usual case: nobody else waits, so that the reactor can wake the one.
+            let polled = ready(cx);
+            match &polled {
+                Poll::Pending => self.0.add(cx.waker()),
+                Poll::Ready(_) => self.0.take_all().into_iter().for_each(drop),
+            }
+            return polled;
+        }
+        self.0.add(cx.waker());
+        let polled = ready(&mut Context::from_waker(&Waker::from(self.0.clone())));
+        if polled.is_ready() {
+            drop(self.0.take(cx.waker()));
+        }
+        polled
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn forget(&self) {
+        self.0.take_all().into_iter().for_each(drop);
+    }
+}
+
+/// Wakers are taken out before they are used or dropped: a plugin's own may do anything then, and come here again.
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, waker: &Waker) {
+        let mut waiting = self.lock();
+        if !waiting.iter().any(|other| other.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    fn take(&self, waker: &Waker) -> Option<Waker> {
+        let mut waiting = self.lock();
+        let at = waiting.iter().position(|other| other.will_wake(waker))?;
+        Some(waiting.swap_remove(at))
+    }
+
+    fn take_all(&self) -> Vec<Waker> {
+        std::mem::take(&mut *self.lock())
+    }
+}
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        self.take_all().into_iter().for_each(Waker::wake);
+    }
+}
