@@ -53,9 +53,8 @@ pub(crate) async fn serve(conn: Connection, server: Rc<Server>) -> Result<()> {
     let Some(place) = server.join() else {
         return linger::refuse(&watch, Refusal::TooManyConnections).await;
     };
-    let end = drive(&watch, &place).await;
-    drop(place);
-    match end {
+    // The place is held until the client has gone: a client that does not go counts as one.
+    match drive(&watch, &place).await {
         End::Done => linger::close(&watch).await,
         End::Idle => linger::close_idle(&watch).await,
         End::Refuse(refusal) => linger::refuse(&watch, refusal).await,

@@ -16,6 +16,8 @@ mod refusal;
 mod reply;
 mod server;
 mod service;
+#[cfg(test)]
+mod tests;
 mod upload;
 mod watch;
 

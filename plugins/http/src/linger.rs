@@ -3,6 +3,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::pin,
     rc::Rc,
     task::Poll,
@@ -30,10 +31,22 @@ pub(crate) async fn refuse(watch: &Rc<Watch>, refusal: Refusal) -> Result<()> {
     let page = page::html(status, refusal.sentence());
     watch.report_unread(status, page.len() as u64);
     let response = response(status, &page, server.name.as_ref());
-    if watch.write_all(&response).await.is_err() {
-        return Ok(());
+    if write_in_time(watch, &response).await.is_ok() {
+        return close(watch).await;
     }
-    close(watch).await
+    watch.abort();
+    Ok(())
+}
+
+/// Writes all of `bytes` while the client reads as fast as it has to.
+async fn write_in_time(watch: &Watch, bytes: &[u8]) -> io::Result<()> {
+    let mut writing = pin!(watch.write_all(bytes));
+    let mut late = pin!(sleep(watch.server.timeouts.send));
+    poll_fn(|context| match writing.as_mut().poll(context) {
+        Poll::Pending => late.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        written => written,
+    })
+    .await
 }
 
 /// Closes with nothing to be lost.

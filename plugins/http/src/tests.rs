@@ -1,0 +1,53 @@
+//! The plugin without a server, on a clock that the tests move: what is a matter of time, or of pipes that are full.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use medusa_plugin_api::testing::{Host, TestConnection};
+
+/// How much a client may leave unread before writing waits.
+const PIPE_BYTES: usize = 64 * 1024;
+
+const GET: &str = "GET /PATH HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A server with these settings, whose site answers `/123` with 123 bytes.
+fn server(settings: &str) -> Host {
+    let host = Host::builder(crate::load).config(settings).start().expect("the plugin starts");
+    host.answer(|request: Request<Bytes>| {
+        let length = request.uri().path()[1..].parse().unwrap_or(0);
+        Response::new(Bytes::from(vec![b'x'; length]))
+    });
+    host
+}
+
+fn get(path: impl ToString) -> String {
+    GET.replace("PATH", &path.to_string())
+}
+
+fn connections(host: &Host) -> u64 {
+    host.metric("http_connections").expect("the server counts its connections")
+}
+
+/// A connection whose pipe has room for so many bytes more: all else is a response that nobody reads.
+fn crowded(host: &Host, room: usize) -> TestConnection {
+    let mut connection = host.connect();
+    connection.send(get(1));
+    let head = connection.read().len() - 1;
+    // The length of the body has five digits instead of one.
+    connection.send(get(PIPE_BYTES - room - head - 4));
+    connection
+}
+
+#[test]
+fn a_refusal_that_nobody_reads_is_given_up() {
+    let host = server("send_timeout = \"5 s\"");
+    let mut connection = crowded(&host, 100);
+    connection.send("nonsense\n");
+    assert_eq!(connections(&host), 1, "the page waits for room");
+    host.advance(Duration::from_secs(4));
+    assert_eq!(connections(&host), 1, "it counts as long as it waits");
+    host.advance(Duration::from_secs(2));
+    assert_eq!(connections(&host), 0);
+    assert!(connection.is_reset(), "half a page is no page");
+}
