@@ -267,6 +267,49 @@ fn a_client_that_goes_away_cancels_its_request() {
 }
 
 #[test]
+fn each_request_of_a_client_that_has_ended_its_half_gets_its_time() {
+    let server =
+        Folder::new().start(&SITE.replace("requests_max", "ended_timeout = \"1 s\"\nrequests_max"));
+    let mut client = client(&server);
+    client.send("GET /wait?600 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
+    client.finish_sending();
+    for _ in 0..3 {
+        assert_eq!(client.response().text(), "waited\n");
+    }
+    assert_eq!(client.end(), End::Eof);
+
+    // One that takes too long stays unanswered, and harms none before it.
+    let mut client = self::client(&server);
+    client.send("GET /wait?10 HTTP/1.1\r\nHost: a\r\n\r\nGET /never HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.finish_sending();
+    assert_eq!(client.response().text(), "waited\n");
+    assert_eq!(client.end(), End::Eof);
+}
+
+#[test]
+fn a_client_that_goes_away_ends_a_response_that_says_nothing() {
+    let server = server();
+    let silent = "GET /silent HTTP/1.1\r\nHost: a\r\n\r\n";
+    let cancelled = |expected: &str| {
+        wait_until("the body to be dropped", Duration::from_secs(20), || {
+            client(&server).get("/cancelled").text() == expected
+        });
+    };
+    // What was not read makes a reset of its going.
+    let mut gone = client(&server);
+    gone.send(silent);
+    gone.stream().peek(&mut [0]).expect("the response begins");
+    drop(gone);
+    cancelled("1\n");
+
+    let mut ended = client(&server);
+    ended.send(silent);
+    ended.read_some(10);
+    ended.finish_sending();
+    cancelled("2\n");
+}
+
+#[test]
 fn draining_lets_requests_finish() {
     let server = server();
     let mut idle = client(&server);

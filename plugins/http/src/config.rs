@@ -19,6 +19,10 @@ pub(crate) struct Settings {
     /// How long a client may read nothing of a response that waits for it.
     #[config(default = "60 s", min = 1)]
     pub(crate) send_timeout: Duration,
+    /// How long a client that has ended its half is answered, from the beginning of each request and from each piece of a
+    /// response: it may wait, or may have gone; nobody can tell.
+    #[config(default = "2 s", min = 1)]
+    pub(crate) ended_timeout: Duration,
     /// The longest head of a request, else 431.
     #[config(default = "32 KiB", min = 256, max = 1_048_576)]
     pub(crate) head_bytes_max: Size,

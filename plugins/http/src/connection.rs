@@ -22,10 +22,6 @@ use crate::{
 /// again.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
-/// A client that has ended its half may wait for its response, or may have gone: nobody can tell. A handler gets this long
-/// to answer it.
-const ENDED_WAIT: Duration = Duration::from_secs(2);
-
 /// How a connection ends.
 enum End {
     /// In good order, after the last response.
@@ -44,6 +40,8 @@ enum Deadline {
     CloseIdle,
     RefuseHead,
     RefuseBody,
+    /// The request in service stays unanswered; what came before is not to be harmed.
+    CloseUnanswered,
     Abort,
 }
 
@@ -97,6 +95,7 @@ async fn drive(watch: &Rc<Watch>, place: &crate::server::Place) -> End {
                 Some(Deadline::RefuseHead) => {
                     return Poll::Ready(End::Refuse(Refusal::HeadTimeout));
                 }
+                Some(Deadline::CloseUnanswered) => return Poll::Ready(End::Done),
                 Some(Deadline::Abort) => return Poll::Ready(End::Abort),
                 Some(Deadline::RefuseBody) => watch.refuse_body(Refusal::BodyTimeout),
             }
@@ -105,27 +104,29 @@ async fn drive(watch: &Rc<Watch>, place: &crate::server::Place) -> End {
     .await
 }
 
-/// Finds out when a connection was last busy, at the price of one look at the clock per turn.
+/// Finds out when a connection last got on, at the price of one look at the clock per turn.
 #[derive(Default)]
 struct Presence {
     served: u64,
+    frames: u64,
     was_busy: bool,
 }
 
 impl Presence {
     fn note(&mut self, watch: &Watch, now: Instant) {
         let is_busy = !watch.is_idle();
-        if (self.was_busy && !is_busy) || self.served != watch.served.get() {
-            watch.idle_since.set(now);
+        let (served, frames) = (watch.served.get(), watch.frames.get());
+        if (self.was_busy && !is_busy) || (self.served, self.frames) != (served, frames) {
+            watch.active_at.set(now);
         }
-        self.was_busy = is_busy;
-        self.served = watch.served.get();
+        *self = Presence { served, frames, was_busy: is_busy };
     }
 }
 
 /// What hyper's end means.
 fn ended(watch: &Watch, result: hyper::Result<()>) -> End {
-    let Err(error) = result else { return End::Done };
+    let has_rest = watch.reply_open.get() || watch.dirty.get();
+    let Err(error) = result else { return if has_rest { End::Abort } else { End::Done } };
     tracing::debug!(connection = watch.info.id, "the connection ends: {error}");
     // hyper has sent its own 400 then.
     if error.is_parse() {
@@ -133,10 +134,12 @@ fn ended(watch: &Watch, result: hyper::Result<()>) -> End {
         watch.report_unread(StatusCode::BAD_REQUEST, 0);
         return End::Done;
     }
-    End::Abort
+    // A response that broke off must not be taken for a whole one; those before it must not be lost for less.
+    if has_rest || error.is_user() { End::Abort } else { End::Done }
 }
 
-/// Whether the connection is to end because something was refused behind what is answered by now.
+/// Whether the connection is to end because something was refused behind what is answered by now, or because nothing can
+/// come any more. Half a head says only that its client thought better of it (RFC 9112 section 8).
 fn end_when_answered(watch: &Watch) -> Option<End> {
     if !watch.is_idle() || !watch.is_answered() {
         return None;
@@ -144,7 +147,7 @@ fn end_when_answered(watch: &Watch) -> Option<End> {
     if let Some(refused) = watch.refused.get() {
         return Some(if refused.in_body { End::Done } else { End::Refuse(refused.refusal) });
     }
-    None
+    watch.ended_at.get().map(|_| End::Done)
 }
 
 /// Reads what a handler left of a request's body, so that the connection can be used again. Answers whether hyper is to be
@@ -191,18 +194,24 @@ fn deadline(watch: &Watch) -> Option<(Instant, Deadline)> {
     if watch.upload_open.get() && watch.read_blocked.get() && watch.refused.get().is_none() {
         return Some((watch.moved_at.get() + timeouts.body, Deadline::RefuseBody));
     }
-    if watch.in_service.get() {
-        return watch.ended_at.get().map(|at| (at + ENDED_WAIT, Deadline::Abort));
+    let active_at = watch.active_at.get();
+    if let Some(ended_at) = watch.ended_at.get() {
+        let until = active_at.max(ended_at) + timeouts.ended;
+        if watch.in_service.get() {
+            return Some((until, Deadline::CloseUnanswered));
+        }
+        if watch.reply_open.get() {
+            return Some((until, Deadline::Abort));
+        }
     }
     if !watch.is_idle() || !watch.is_answered() {
         return None;
     }
-    let idle_since = watch.idle_since.get();
     if watch.framing.borrow().in_head() {
-        let since = watch.head_since.get().max(idle_since);
+        let since = watch.head_since.get().max(active_at);
         return Some((since + timeouts.head, Deadline::RefuseHead));
     }
-    let idle_until = idle_since
+    let idle_until = active_at
         + match watch.served.get() {
             0 => timeouts.head,
             _ => timeouts.idle,
@@ -215,9 +224,11 @@ fn deadline(watch: &Watch) -> Option<(Instant, Deadline)> {
     Some((until, Deadline::CloseIdle))
 }
 
-/// Whether the client is known to have gone while its request is with the handler.
+/// Whether the client is known to have gone while its request is with the handler, or while the response is silent. Output
+/// that waits would tell by itself.
 fn is_abandoned(watch: &Watch, now: Instant, context: &mut Context<'_>) -> bool {
-    if !watch.in_service.get() {
+    let is_silent = watch.reply_open.get() && !watch.is_stalled.get();
+    if !watch.in_service.get() && !is_silent {
         return false;
     }
     if !watch.upload_open.get() && !watch.server.is_draining() {

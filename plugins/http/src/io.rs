@@ -36,7 +36,13 @@ impl Read for Io {
         let wanted = scratch.len().min(buffer.remaining());
         let read = poll_read(watch, context, &mut scratch[..wanted]);
         watch.read_blocked.set(read.is_pending());
-        let bytes = &scratch[..ready!(read)?];
+        let count = ready!(read)?;
+        if count == 0 && !watch.framing.borrow().in_body() {
+            // hyper would let go of what it has to send. The driver ends the connection once all is answered.
+            note_end(watch);
+            return Poll::Pending;
+        }
+        let bytes = &scratch[..count];
         let good = judge(watch, bytes);
         buffer.put_slice(&bytes[..good]);
         match watch.refused.get() {
@@ -107,6 +113,13 @@ fn poll_read(
     match watch.ended_at.get() {
         Some(_) => Poll::Ready(Ok(0)),
         None => watch.poll_read(context, bytes),
+    }
+}
+
+/// Notes when the client has ended its half.
+fn note_end(watch: &Watch) {
+    if watch.ended_at.get().is_none() {
+        watch.ended_at.set(Some(Instant::now()));
     }
 }
 

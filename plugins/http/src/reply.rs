@@ -142,6 +142,7 @@ impl Site {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        self.watch.frames.set(self.watch.frames.get() + 1);
         let Some(Ok(frame)) = frame else {
             let is_short = frame.is_none() && self.left.is_some_and(|left| left > 0);
             if is_short {

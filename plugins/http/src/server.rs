@@ -26,6 +26,7 @@ pub(crate) struct Timeouts {
     pub(crate) body: Duration,
     pub(crate) idle: Duration,
     pub(crate) send: Duration,
+    pub(crate) ended: Duration,
 }
 
 /// One instance of the server.
@@ -81,6 +82,7 @@ impl Server {
                 body: settings.body_timeout,
                 idle: settings.idle_timeout,
                 send: settings.send_timeout,
+                ended: settings.ended_timeout,
             },
             requests_max: settings.requests_max,
             drain_bytes_max: settings.drain_bytes_max.bytes(),

@@ -51,3 +51,19 @@ fn a_refusal_that_nobody_reads_is_given_up() {
     assert_eq!(connections(&host), 0);
     assert!(connection.is_reset(), "half a page is no page");
 }
+
+#[test]
+fn what_was_answered_is_not_lost_for_half_a_request() {
+    let host = server("");
+    for length in [10_000, 300_000] {
+        for rest in ["", "GET", "\r\n", "GET /1 HTTP/1.1\r\nHost: a"] {
+            let mut connection = host.connect();
+            connection.send(get(length) + rest);
+            connection.shutdown();
+            let received = connection.read();
+            assert!(received.ends_with(b"xxx") && received.len() > length, "{rest:?}: all of it");
+            assert!(connection.is_ended() && !connection.is_reset(), "{rest:?}: in good order");
+        }
+    }
+    assert_eq!(connections(&host), 0);
+}

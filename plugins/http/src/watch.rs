@@ -19,7 +19,7 @@ use crate::{
     server::Server,
 };
 
-/// How much is read while a handler thinks.
+/// How much is read while a handler thinks or a response is silent.
 const AHEAD_BYTES: usize = 1024;
 
 /// The state of one connection, shared by [`crate::io::Io`], the service and the driver.
@@ -48,15 +48,17 @@ pub(crate) struct Watch {
     pub(crate) served: Cell<u64>,
     /// Output waits for the client to read.
     pub(crate) is_stalled: Cell<bool>,
-    /// When the connection came, or was last seen to be done with a request.
-    pub(crate) idle_since: Cell<Instant>,
+    /// Frames of responses' bodies that hyper was given.
+    pub(crate) frames: Cell<u64>,
+    /// When the connection came, or was last seen to get on: with a request, with a frame, or to the end of a response.
+    pub(crate) active_at: Cell<Instant>,
     /// When the head began that is not whole yet.
     pub(crate) head_since: Cell<Instant>,
     /// When a body last got on, or output began to wait.
     pub(crate) moved_at: Cell<Instant>,
-    /// Input that came while a handler was thinking, for hyper to read.
+    /// Input that came while hyper was not reading, for hyper to read.
     pub(crate) ahead: RefCell<Vec<u8>>,
-    /// When the client was seen to have ended its half, or to have gone, by [`Watch::poll_ahead`].
+    /// When the client was seen to have ended its half, or to have gone.
     pub(crate) ended_at: Cell<Option<Instant>>,
     /// A body that its handler left unread, to be drained.
     /// It ends early after so many more bytes.
@@ -85,7 +87,8 @@ impl Watch {
             read_blocked: Cell::new(false),
             is_stalled: Cell::new(false),
             served: Cell::new(0),
-            idle_since: Cell::new(now),
+            frames: Cell::new(0),
+            active_at: Cell::new(now),
             head_since: Cell::new(now),
             moved_at: Cell::new(now),
             ahead: RefCell::default(),
@@ -157,8 +160,8 @@ impl Watch {
         }
     }
 
-    /// While a handler thinks, hyper does not read. This does, so that the end of input is seen; whatever else comes is
-    /// kept for hyper.
+    /// While a handler thinks or a response is on its way, hyper does not read. This does, so that the end of input is seen;
+    /// whatever else comes is kept for hyper.
     pub(crate) fn poll_ahead(&self, context: &mut Context<'_>, now: Instant) {
         let mut ahead = self.ahead.borrow_mut();
         if self.ended_at.get().is_some() || !ahead.is_empty() {
