@@ -221,6 +221,35 @@ fn an_unread_body_is_drained_or_ends_the_connection() {
 }
 
 #[test]
+fn a_body_that_breaks_off_is_the_fault_of_its_client() {
+    let server = server();
+    let chunked = "Transfer-Encoding: chunked";
+    let long = format!("0\r\nX: {}\r\n\r\n", "y".repeat(20_000));
+    let many = format!("0\r\n{}\r\n", "X: y\r\n".repeat(150));
+    for (status, request) in [
+        (400, post("/count", "Content-Length: 10", "12345")),
+        (400, post("/count", chunked, "5\r\n123")),
+        (400, post("/count", chunked, "5\r\n12345\r\n")),
+        (400, post("/count", chunked, "5\r\n12345\r\n0\r\nnonsense\r\n\r\n")),
+        (431, post("/count", chunked, &long)),
+        (431, post("/count", chunked, &many)),
+    ] {
+        let mut client = client(&server);
+        client.send(&request);
+        client.finish_sending();
+        let response = client.response();
+        let shown = &request[..request.len().min(120)];
+        assert_eq!(
+            (response.status, response.header("connection")),
+            (status, Some("close")),
+            "{shown}"
+        );
+        assert!(!response.text().contains("not yours"), "{shown}");
+        assert_eq!(client.end(), End::Eof);
+    }
+}
+
+#[test]
 fn faults_of_extensions_are_contained() {
     let server = server();
     let mut client = client(&server);

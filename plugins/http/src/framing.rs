@@ -171,9 +171,7 @@ impl Framing {
         self.state = match body {
             Body::None | Body::Length(0) => State::Head,
             Body::Length(length) => State::Body(length),
-            Body::Chunked => {
-                State::Chunked(Chunked::new(self.limits.body_bytes_max, self.limits.head_bytes_max))
-            }
+            Body::Chunked => State::Chunked(Chunked::new(&self.limits)),
         };
         Ok(Some(used))
     }

@@ -47,6 +47,12 @@ pub(crate) enum Refusal {
     BodyTooLong,
     /// The chunks of the body are malformed.
     Chunk,
+    /// The input ended before the body was whole.
+    BodyCut,
+    /// A line of the trailers is no field.
+    Trailer,
+    /// More trailers than there may be header fields, or longer ones than a head may be.
+    TrailersTooLong,
     /// The head did not come in time.
     HeadTimeout,
     /// The body did not come in time.
@@ -63,7 +69,7 @@ impl Refusal {
             Refusal::BodyTooLong => 413,
             Refusal::TargetTooLong => 414,
             Refusal::Expectation => 417,
-            Refusal::HeadTooLong | Refusal::TooManyFields => 431,
+            Refusal::HeadTooLong | Refusal::TooManyFields | Refusal::TrailersTooLong => 431,
             Refusal::CodingUnknown => 501,
             Refusal::TooManyConnections => 503,
             Refusal::Version => 505,
@@ -106,6 +112,11 @@ impl Refusal {
             }
             Refusal::BodyTooLong => "The body of the request is too long.",
             Refusal::Chunk => "The body of the request is not made of chunks as it says.",
+            Refusal::BodyCut => "The body of the request ends before it is whole.",
+            Refusal::Trailer => "A line after the body of the request is not a trailer field.",
+            Refusal::TrailersTooLong => {
+                "The request has too many trailer fields, or they are too long."
+            }
             Refusal::HeadTimeout => "The head of the request did not come in time.",
             Refusal::BodyTimeout => "The body of the request did not come in time.",
             Refusal::TooManyConnections => {

@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 use hyper::body::{Body, Incoming};
 use medusa_plugin_api::{
     Instant,
-    server::{Head, Refusal as NoAnswer, Report, Started, Waiting, start},
+    server::{Ended, Head, Refusal as NoAnswer, Report, ServerResponse, Started, Waiting, start},
 };
 
 use crate::{
@@ -101,14 +101,14 @@ impl Answer {
         let upload = Upload::new(body, &self.watch, is_continue_due);
         match start(head(&parts, &self.watch), upload, context) {
             Ok(Started::Answered(response)) => {
-                Poll::Ready(reply::from_site(&parts.method, response, &self.watch))
+                Poll::Ready(self.site_answer(&parts.method, response))
             }
             Ok(Started::Waiting(waiting)) => {
                 self.state = State::Waiting { waiting, method: parts.method };
                 Poll::Pending
             }
             Err(refused) => {
-                let response = no_answer(&parts.method, refused.reason);
+                let response = self.no_answer(&parts.method, refused.reason);
                 report(&parts, &response, &self.watch);
                 Poll::Ready(response)
             }
@@ -130,14 +130,31 @@ impl Answer {
                 self.state = State::Waiting { waiting, method };
                 return Poll::Pending;
             }
-            Poll::Ready(Ok(response)) => reply::from_site(&method, response, &self.watch),
+            Poll::Ready(Ok(response)) => self.site_answer(&method, response),
             Poll::Ready(Err((reason, unanswered))) => {
-                let response = no_answer(&method, reason);
+                let response = self.no_answer(&method, reason);
                 let bytes = response.body().size_hint().exact().unwrap_or(0);
                 unanswered.end(response.status(), bytes);
                 response
             }
         })
+    }
+
+    /// What an extension answers, unless the body broke while it read.
+    fn site_answer(&self, method: &Method, response: ServerResponse) -> Response<Reply> {
+        let Some(refusal) = self.watch.refused_body() else {
+            return reply::from_site(method, response, &self.watch);
+        };
+        response.body.end(Ended::Failed, 0);
+        self.refuse(method, refusal)
+    }
+
+    /// What the server answers where no extension does: for the body's fault, or for their own.
+    fn no_answer(&self, method: &Method, reason: NoAnswer) -> Response<Reply> {
+        match self.watch.refused_body() {
+            Some(refusal) => self.refuse(method, refusal),
+            None => no_answer(method, reason),
+        }
     }
 
     fn refuse(&self, method: &Method, refusal: Refusal) -> Response<Reply> {

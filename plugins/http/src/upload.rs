@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::watch::Watch;
+use crate::{refusal::Refusal, watch::Watch};
 
 /// A request's body. What its handler leaves of it is given back to the connection, which drains it.
 pub(crate) struct Upload {
@@ -40,6 +40,10 @@ impl Body for Upload {
         let frame = Pin::new(body).poll_frame(context);
         // This first pull is what makes hyper send the 100.
         self.watch.continue_due.set(false);
+        if matches!(frame, Poll::Ready(Some(Err(_)))) && self.watch.refused.get().is_none() {
+            // The end of the input is all that hyper finds first.
+            self.watch.refuse_body(Refusal::BodyCut);
+        }
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
             self.body = None;
             self.watch.upload_open.set(false);
