@@ -117,6 +117,44 @@ fn sessions_that_will_not_go_neither_stop_the_loop_nor_pin_their_plugin() {
 }
 
 #[test]
+fn sessions_rest_and_are_woken_by_bytes_deadlines_and_posts() {
+    let server = Server::start(&keeper(""));
+    let mut sessions: Vec<_> = (0..100).map(|_| talk(&server)).collect();
+    for (at, session) in sessions.iter_mut().enumerate() {
+        says(session, "hello", "hello");
+        if at % 2 == 0 {
+            says(session, "slow", "slow");
+        }
+    }
+    let parked = || {
+        let all = server.ctl_json(["connections"]);
+        all.as_array().into_iter().flatten().filter(|it| it["state"] == "parked").count()
+    };
+    wait_until("all sessions to be parked", PATIENCE, || parked() == sessions.len());
+    // While one has a turn that takes its time, the others have theirs.
+    sessions[0].0.write_all(b"slow\n").expect("keeper takes a line");
+    says(&mut sessions[1], "hello", "hello");
+    says(&mut sessions[2], "later", "later");
+    says(&mut sessions[3], "tell", "tell");
+    says(&mut sessions[3], "tell\ntell", "tell");
+    let mut said = String::new();
+    sessions[3].1.read_line(&mut said).expect("keeper answers");
+    assert_eq!(said, "tell\n");
+    sessions[0].1.read_line(&mut said).expect("keeper answers");
+    assert_eq!(said, "tell\nslow\n");
+    for session in &mut sessions {
+        says(session, "hello", "hello");
+    }
+    // Half a line is kept while the connection rests.
+    sessions[4].0.write_all(b"coun").expect("keeper takes a piece");
+    wait_until("it to be parked again", PATIENCE, || parked() == sessions.len());
+    says(&mut sessions[4], "t", "4");
+    let id = server.ctl_json(["connections"])[0]["id"].to_string();
+    server.ctl(["kill", &id]).succeeded();
+    wait_until("the one that was killed to be gone", PATIENCE, || parked() == sessions.len() - 1);
+}
+
+#[test]
 fn a_session_that_parks_after_its_peer_has_gone_is_over() {
     let server = Server::start(&keeper(""));
     let mut canary = Canary::of(&server);

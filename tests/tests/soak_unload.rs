@@ -42,6 +42,15 @@ fn echo_comes_and_goes() {
 }
 
 #[test]
+fn echo_session_comes_and_goes() {
+    let server = Server::start("");
+    let load = "load echo --library echo-session --listen 127.0.0.1:0";
+    cycle(&server, "echo", load, soak_count(300, 1_100), |monitor| {
+        assert_eq!(exchange(address(monitor, "echo"), "hello\n"), b"hello\n");
+    });
+}
+
+#[test]
 fn hello_comes_and_goes() {
     let server = web();
     let address = server.address("web");

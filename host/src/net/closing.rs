@@ -10,7 +10,7 @@ use std::{
 
 use rustix::net::RecvFlags;
 
-use crate::net::{connections::State, entry::Entry, stream::Stream};
+use crate::net::{connections::State, entry::Entry};
 
 /// How many connections are closed in this way now.
 #[derive(Debug, Default)]
@@ -49,12 +49,15 @@ pub(super) fn close(entry: Rc<Entry>, closing: &Closing) {
 
 fn has_input(entry: &Entry) -> bool {
     match &*entry.stream() {
-        Stream::Tcp(tcp) => rustix::io::ioctl_fionread(tcp.as_fd()).is_ok_and(|bytes| bytes > 0),
-        Stream::Unix(_) => false,
+        stream if stream.is_tcp() => {
+            rustix::io::ioctl_fionread(stream.as_fd()).is_ok_and(|bytes| bytes > 0)
+        }
+        _ => false,
     }
 }
 
 async fn throw_input_away(entry: &Entry) -> io::Result<()> {
+    entry.enter_reactor()?;
     let mut piece = [0; PIECE_BYTES];
     let mut left = LINGER_BYTES_MAX;
     while left > 0 && entry.end.get().is_none() {

@@ -4,7 +4,7 @@
 //! those who wait to read, and for the hang-up, the newest.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     future::Future,
     io::{self, IoSlice},
     net::Shutdown,
@@ -139,9 +139,15 @@ impl Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         self.entry.check()?;
-        let before = buffer.filled().len();
-        ready!(self.entry.stream.borrow_mut().poll_read(cx, buffer))?;
-        let count = buffer.filled().len() - before;
+        let read = |socket: BorrowedFd<'_>| transfer::receive_into(socket, buffer);
+        let count = match self.entry.at_rest(read) {
+            Some(result) => result?,
+            None => {
+                let before = buffer.filled().len();
+                ready!(self.entry.stream.borrow_mut().poll_read(cx, buffer))?;
+                buffer.filled().len() - before
+            }
+        };
         add(&self.entry.bytes_in, count);
         Poll::Ready(Ok(count))
     }
@@ -153,6 +159,7 @@ impl Connection {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.entry.check()?;
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        self.entry.enter_reactor()?;
         let stream = self.entry.stream();
         stream.poll_input(cx, |socket| Ok(rustix::net::recv(socket, &mut [0_u8], flags).map(drop)?))
     }
@@ -185,8 +192,13 @@ impl Connection {
                 }
             })
         };
-        let (stream, writers) = (self.entry.stream(), &self.entry.writers);
-        let count = ready!(stream.poll_output(cx, writers, length, Short::IsFull, write))?;
+        let count = match self.entry.at_rest(write) {
+            Some(result) => result?,
+            None => {
+                let (stream, writers) = (self.entry.stream(), &self.entry.writers);
+                ready!(stream.poll_output(cx, writers, length, Short::IsFull, write))?
+            }
+        };
         self.is_held_back.set(more);
         add(&self.entry.bytes_out, count);
         Poll::Ready(Ok(count))
@@ -211,6 +223,7 @@ impl Connection {
         if length == 0 {
             return Poll::Ready(Ok(0));
         }
+        self.entry.enter_reactor()?;
         let (stream, writers) = (self.entry.stream(), &self.entry.writers);
         ready!(writers.poll(cx, |cx| stream.poll_write_ready(cx)))?;
         ready!(self.poll_warm(cx, offset, || warm(length)))?;
@@ -263,6 +276,18 @@ impl Connection {
         watch.poll(cx).map(Ok)
     }
 
+    /// Has the socket leave the reactor until somebody has to wait for it; the descriptor, to be watched by other means. Nobody may be
+    /// waiting for it now.
+    ///
+    /// # Errors
+    /// As [`Connection::poll_read`], and what the system says.
+    pub(super) fn rest(&self) -> io::Result<Ref<'_, Stream>> {
+        self.entry.check()?;
+        self.entry.writers.forget();
+        self.entry.stream.borrow_mut().rest()?;
+        Ok(self.entry.stream())
+    }
+
     /// Drops the connection with a reset, where there is such a thing: what was written and not sent is lost.
     pub fn abort(&self) {
         self.entry.abort();
@@ -284,14 +309,15 @@ impl Connection {
             1 => true,
             _ => return Err(Errno::INVAL.into()),
         };
-        match (option, &*self.entry.stream()) {
-            (OPTION_NODELAY, Stream::Tcp(tcp)) => {
-                tcp.set_nodelay(is_on)?;
+        let stream = self.entry.stream();
+        match (option, stream.is_tcp()) {
+            (OPTION_NODELAY, true) => {
+                SockRef::from(&*stream).set_tcp_nodelay(is_on)?;
                 self.is_without_delay.set(is_on);
                 Ok(())
             }
-            (OPTION_KEEPALIVE, Stream::Tcp(tcp)) => SockRef::from(tcp).set_keepalive(is_on),
-            (OPTION_NODELAY | OPTION_KEEPALIVE, Stream::Unix(_)) => Err(Errno::OPNOTSUPP.into()),
+            (OPTION_KEEPALIVE, true) => SockRef::from(&*stream).set_keepalive(is_on),
+            (OPTION_NODELAY | OPTION_KEEPALIVE, false) => Err(Errno::OPNOTSUPP.into()),
             _ => Err(Errno::INVAL.into()),
         }
     }
@@ -318,10 +344,14 @@ impl Connection {
         if !self.is_held_back.replace(false) {
             return Ok(());
         }
-        let Stream::Tcp(tcp) = &*self.entry.stream() else { return Ok(()) };
-        tcp.set_nodelay(true)?;
+        let stream = self.entry.stream();
+        if !stream.is_tcp() {
+            return Ok(());
+        }
+        let socket = SockRef::from(&*stream);
+        socket.set_tcp_nodelay(true)?;
         if !self.is_without_delay.get() {
-            tcp.set_nodelay(false)?;
+            socket.set_tcp_nodelay(false)?;
         }
         Ok(())
     }

@@ -10,7 +10,13 @@ use std::{
 
 use slab::Slab;
 
-use crate::net::{address::Address, closing::Closing, entry::Entry, hangup::Hangups};
+use crate::net::{
+    address::Address,
+    closing::Closing,
+    entry::Entry,
+    hangup::Hangups,
+    lot::{Attendant, Lot, Space},
+};
 
 /// All connections. A clone is the same table.
 #[derive(Clone, Debug)]
@@ -90,6 +96,7 @@ pub(super) struct Table {
     entries: RefCell<Slab<Weak<Entry>>>,
     id_last: Cell<u64>,
     pub(super) hangups: Hangups,
+    lot: Lot,
     pub(super) closing: Closing,
 }
 
@@ -102,6 +109,7 @@ impl Connections {
             entries: RefCell::default(),
             id_last: Cell::new(0),
             hangups: Hangups::default(),
+            lot: Lot::default(),
             closing: Closing::default(),
         }))
     }
@@ -121,6 +129,11 @@ impl Connections {
     #[must_use]
     pub fn id_last(&self) -> u64 {
         self.0.id_last.get()
+    }
+
+    /// A space in the parking lot for a connection that `attendant` knows by `number`.
+    pub fn space(&self, attendant: Weak<dyn Attendant>, number: u64) -> Space {
+        self.0.lot.enter(attendant, number)
     }
 
     /// Room for a connection of an instance with `quota`, or the quota that is used up.

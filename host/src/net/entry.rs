@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, OnceCell, Ref, RefCell},
     io,
     net::Shutdown,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     rc::Rc,
     time::Instant,
@@ -94,6 +94,36 @@ impl Entry {
         self.stream.borrow()
     }
 
+    /// Tries something on a socket that is not in the reactor; if it would have to wait, the socket enters the reactor. `None` if it is
+    /// there.
+    pub(super) fn at_rest<T>(
+        &self,
+        mut attempt: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Option<io::Result<T>> {
+        loop {
+            let result = match &*self.stream() {
+                Stream::Resting(_) => attempt(self.stream().as_fd()),
+                _ => return None,
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.enter_reactor().err().map(Err);
+                }
+                result => return Some(result),
+            }
+        }
+    }
+
+    /// Has the socket enter the reactor, unless it is there.
+    pub(super) fn enter_reactor(&self) -> io::Result<()> {
+        match &*self.stream() {
+            Stream::Resting(_) => {}
+            _ => return Ok(()),
+        }
+        self.stream.borrow_mut().enter_reactor()
+    }
+
     /// Whoever served it does so no longer, and is not to be kept by a waker.
     pub(super) fn forget_wakers(&self) {
         self.writers.forget();
@@ -136,9 +166,7 @@ impl Entry {
         let stream = self.stream();
         // Dissolving the association sends the reset at once, and wakes who waits; the lingering time of nothing does it at the
         // close where that is refused.
-        if let Stream::Tcp(tcp) = &*stream
-            && rustix::net::connect_unspec(tcp).is_ok()
-        {
+        if stream.is_tcp() && rustix::net::connect_unspec(&*stream).is_ok() {
             return;
         }
         let socket = stream.as_fd();

@@ -12,7 +12,9 @@ mod closing;
 mod connect;
 mod entry;
 mod hangup;
+pub mod lot;
 mod stream;
+mod wheel;
 mod writers;
 
 // What the layers above speak of; the rest is named by its module.

@@ -1,8 +1,11 @@
 //! A stream socket of either kind in tokio's reactor, polled through a shared reference where tokio allows it.
 
 use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd},
+    io, mem, net,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix,
+    },
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
@@ -19,6 +22,17 @@ use crate::net::writers::Writers;
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Not in the reactor: what can be done at once is done, and the rest has it enter the reactor first.
+    Resting(Resting),
+    /// For a moment between the two.
+    Nowhere,
+}
+
+/// A socket that the reactor does not know.
+#[derive(Debug)]
+pub(super) enum Resting {
+    Tcp(net::TcpStream),
+    Unix(unix::net::UnixStream),
 }
 
 /// What a write that was cut short says about the socket.
@@ -31,6 +45,30 @@ pub(super) enum Short {
 }
 
 impl Stream {
+    /// Has it leave the reactor. Nobody waits for it any more.
+    pub(super) fn rest(&mut self) -> io::Result<()> {
+        *self = match mem::replace(self, Stream::Nowhere) {
+            Stream::Tcp(stream) => Stream::Resting(Resting::Tcp(stream.into_std()?)),
+            Stream::Unix(stream) => Stream::Resting(Resting::Unix(stream.into_std()?)),
+            resting => resting,
+        };
+        Ok(())
+    }
+
+    /// Has it enter the reactor.
+    pub(super) fn enter_reactor(&mut self) -> io::Result<()> {
+        *self = match mem::replace(self, Stream::Nowhere) {
+            Stream::Resting(Resting::Tcp(stream)) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Stream::Resting(Resting::Unix(stream)) => Stream::Unix(UnixStream::from_std(stream)?),
+            entered => entered,
+        };
+        Ok(())
+    }
+
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self, Stream::Tcp(_) | Stream::Resting(Resting::Tcp(_)))
+    }
+
     /// Reads into `buffer`. Through tokio's own `poll_read`, which after a short read knows that nothing is left, and saves the
     /// call that would say so.
     pub(super) fn poll_read(
@@ -41,6 +79,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Resting(_) | Stream::Nowhere => Poll::Ready(Err(not_in_reactor())),
         }
     }
 
@@ -92,6 +131,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.poll_write_ready(cx),
             Stream::Unix(stream) => stream.poll_write_ready(cx),
+            Stream::Resting(_) | Stream::Nowhere => Poll::Ready(Err(not_in_reactor())),
         }
     }
 
@@ -110,6 +150,9 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.take_error(),
             Stream::Unix(stream) => stream.take_error(),
+            Stream::Resting(Resting::Tcp(stream)) => stream.take_error(),
+            Stream::Resting(Resting::Unix(stream)) => stream.take_error(),
+            Stream::Nowhere => Err(not_in_reactor()),
         }
     }
 
@@ -117,6 +160,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Resting(_) | Stream::Nowhere => Poll::Ready(Err(not_in_reactor())),
         }
     }
 
@@ -124,6 +168,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.try_io(interest, work),
             Stream::Unix(stream) => stream.try_io(interest, work),
+            Stream::Resting(_) | Stream::Nowhere => work(),
         }
     }
 }
@@ -133,8 +178,15 @@ impl AsFd for Stream {
         match self {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
+            Stream::Resting(Resting::Tcp(stream)) => stream.as_fd(),
+            Stream::Resting(Resting::Unix(stream)) => stream.as_fd(),
+            Stream::Nowhere => unreachable!("it is there but for a moment in which nobody looks"),
         }
     }
+}
+
+fn not_in_reactor() -> io::Error {
+    io::Error::other("a socket was waited for that is not in the reactor")
 }
 
 fn is_to_be_tried_again(error: &io::Error) -> bool {

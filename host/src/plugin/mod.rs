@@ -24,6 +24,7 @@ pub mod quarantine;
 pub mod registry;
 pub mod route;
 pub mod serve;
+pub mod session;
 pub mod sink;
 pub mod unload;
 pub mod upgrade;

@@ -1,53 +1,31 @@
 //! The two shapes of a service over connections: a task for each, or sessions that park between their turns.
 
-#![allow(unsafe_code)] // Calls the hooks of services and sessions.
+#![allow(unsafe_code)] // Calls the hooks of services.
 
-use std::{
-    cell::{Cell, OnceCell, RefCell},
-    collections::{HashMap, VecDeque},
-    future::{Future, poll_fn},
-    pin::pin,
-    rc::Rc,
-    task::Poll,
-};
+use std::rc::Rc;
 
 use medusa_abi::{
     code::{self, Code},
-    data::{Handle, Slice, Table},
-    net::{
-        ServiceHooks, SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED,
-        WAKE_READABLE,
-    },
+    data::{Handle, Table},
+    net::{ServiceHooks, SessionHooks},
     task::Task,
-};
-use tokio::{
-    sync::Notify,
-    task::{AbortHandle, coop},
 };
 
 use crate::{
     net::connection::Connection,
     plugin::{
-        frame,
-        future::PluginFuture,
-        generation::{Generation, InFlight, Phase},
-        owned::Owned,
+        frame, future::PluginFuture, generation::Generation, owned::Owned, session::Sessions,
     },
 };
-
-/// Posts that may wait for a parked connection.
-const POSTS_WAITING_MAX: usize = 64;
 
 /// Who serves an instance's connections.
 pub struct Service {
     /// The plugin's object.
     pub object: Owned,
-    /// Its shape.
-    pub shape: Shape,
-    parked: RefCell<HashMap<Handle, Rc<Parking>>>,
+    kind: Kind,
 }
 
-/// The shape of a service.
+/// The shape of a service, as the plugin registers it.
 #[derive(Clone, Copy)]
 pub enum Shape {
     /// A task for each connection.
@@ -56,51 +34,43 @@ pub enum Shape {
     Session(Table<SessionHooks>),
 }
 
-/// A session's connection, between turns and in them.
-#[derive(Default)]
-struct Parking {
-    /// Set by `conn_park` during a turn.
-    until_ns: Cell<Option<u64>>,
-    posts: RefCell<VecDeque<Vec<u8>>>,
-    /// It was told that its generation drains, once.
-    is_told: Cell<bool>,
-    stirred: Notify,
-    /// The loop's task that has its turns.
-    driver: OnceCell<AbortHandle>,
+enum Kind {
+    Tasks(Table<ServiceHooks>),
+    Sessions(Sessions),
 }
 
 impl Service {
     /// A service of the plugin's.
     pub fn new(object: Owned, shape: Shape) -> Rc<Service> {
-        Rc::new(Service { object, shape, parked: RefCell::default() })
+        let kind = match shape {
+            Shape::Task(hooks) => Kind::Tasks(hooks),
+            Shape::Session(hooks) => Kind::Sessions(Sessions::new(hooks)),
+        };
+        Rc::new(Service { object, kind })
+    }
+
+    /// Its sessions, if that is its shape.
+    pub fn sessions(&self) -> Option<&Sessions> {
+        match &self.kind {
+            Kind::Tasks(_) => None,
+            Kind::Sessions(sessions) => Some(sessions),
+        }
     }
 
     /// Serves one connection from now to its end.
     pub fn serve(self: &Rc<Self>, connection: Rc<Connection>) {
         let generation = self.object.generation().clone();
         let max = generation.limits.connections_per_instance_max;
-        let handle = match generation.handles.insert(connection, max) {
+        let handle = match generation.handles.insert(connection.clone(), max) {
             Ok(handle) => handle,
             Err(code) => {
                 tracing::debug!(instance = generation.name(), code, "a connection was not taken");
                 return;
             }
         };
-        match self.shape {
-            Shape::Task(hooks) => self.serve_by_task(&generation, handle, hooks),
-            Shape::Session(hooks) => {
-                let parking = Rc::<Parking>::default();
-                self.parked.borrow_mut().insert(handle, parking.clone());
-                let (service, in_flight, at) =
-                    (self.clone(), InFlight::new(&generation), parking.clone());
-                let driver = tokio::task::spawn_local(async move {
-                    service.serve_by_turns(&generation, handle, hooks, &at).await;
-                    service.forget(handle, hooks);
-                    drop(generation.handles.remove(handle));
-                    drop(in_flight);
-                });
-                let _ = parking.driver.set(driver.abort_handle());
-            }
+        match &self.kind {
+            Kind::Tasks(hooks) => self.serve_by_task(&generation, handle, *hooks),
+            Kind::Sessions(sessions) => sessions.begin(self, handle, connection),
         }
     }
 
@@ -129,140 +99,28 @@ impl Service {
         PluginFuture::new(generation, task, "connection".to_owned()).in_flight().spawn();
     }
 
-    async fn serve_by_turns(
-        &self,
-        generation: &Rc<Generation>,
-        handle: Handle,
-        hooks: Table<SessionHooks>,
-        parking: &Parking,
-    ) {
-        let (mut wake, mut posted) = (WAKE_READABLE, Vec::new());
-        while self.turn(generation, handle, hooks, parking, wake, &posted).await {
-            // Nothing can wake a session whose peer has gone, but its going.
-            if wake == WAKE_HANGUP {
-                return;
-            }
-            let Ok(connection) = generation.handles.get::<Connection>(handle) else { return };
-            (wake, posted) = parking.wait(generation, &connection).await;
-            coop::consume_budget().await;
-        }
+    /// `conn_park`; see [`Sessions::park`].
+    pub fn park(&self, connection: Handle, deadline_ns: u64) -> Code {
+        self.sessions().map_or(code::INVALID, |sessions| sessions.park(connection, deadline_ns))
     }
 
-    /// A session has ended, or is cut: the plugin drops what it keeps of it.
-    fn forget(&self, handle: Handle, hooks: Table<SessionHooks>) {
-        if self.parked.borrow_mut().remove(&handle).is_none() || self.object.is_given_back() {
-            return;
+    /// `conn_post`; see [`Sessions::post`].
+    pub fn post(&self, connection: Handle, bytes: &[u8]) -> Code {
+        self.sessions().map_or(code::STALE, |sessions| sessions.post(connection, bytes))
+    }
+
+    /// Has every session take a turn that is told of the draining.
+    pub fn stir(&self) {
+        if let Some(sessions) = self.sessions() {
+            sessions.stir();
         }
-        frame::enter(self.object.generation(), || {
-            // SAFETY: As in `serve_by_task`.
-            unsafe { hooks.get() }
-                .map(|hooks| unsafe { (hooks.forget)(self.object.data(), handle) })
-        });
     }
 
     /// Ends every session, and gives the plugin's object back. Called when no code of the plugin is on the stack.
     pub fn end(&self) {
-        if let Shape::Session(hooks) = self.shape {
-            let handles: Vec<_> = self.parked.borrow().keys().copied().collect();
-            for handle in handles {
-                let driver =
-                    self.parked.borrow().get(&handle).and_then(|it| it.driver.get().cloned());
-                self.forget(handle, hooks);
-                if let Some(driver) = driver {
-                    driver.abort();
-                }
-            }
+        if let Some(sessions) = self.sessions() {
+            sessions.end();
         }
         self.object.give_back();
-    }
-
-    /// One turn. Answers whether the connection was parked.
-    async fn turn(
-        &self,
-        generation: &Rc<Generation>,
-        handle: Handle,
-        hooks: Table<SessionHooks>,
-        parking: &Parking,
-        wake: u32,
-        posted: &[u8],
-    ) -> bool {
-        parking.until_ns.set(None);
-        let mut task = Task::NONE;
-        let code = frame::enter(generation, || {
-            let posted = Slice::new(posted);
-            // SAFETY: As in `serve_by_task`; the posted bytes are borrowed for the call.
-            unsafe { hooks.get() }.map_or(code::INVALID, |hooks| unsafe {
-                (hooks.turn)(self.object.data(), handle, wake, posted, &mut task)
-            })
-        });
-        if code < 0 {
-            return false;
-        }
-        let future = PluginFuture::new(generation, task, "session".to_owned());
-        let code = poll_fn(|context| future.poll(context)).await;
-        code == code::READY && parking.until_ns.get().is_some()
-    }
-
-    /// `conn_park`: the connection rests when its turn ends, until `deadline_ns` at the latest (0: for ever).
-    pub fn park(&self, connection: Handle, deadline_ns: u64) -> Code {
-        let parked = self.parked.borrow();
-        let Some(parking) = parked.get(&connection) else { return code::INVALID };
-        parking.until_ns.set(Some(deadline_ns));
-        code::READY
-    }
-
-    /// `conn_post`: wakes a connection of this service with bytes.
-    pub fn post(&self, connection: Handle, bytes: &[u8]) -> Code {
-        let parked = self.parked.borrow();
-        let Some(parking) = parked.get(&connection) else { return code::STALE };
-        if parking.posts.borrow().len() >= POSTS_WAITING_MAX {
-            return code::BUSY;
-        }
-        parking.posts.borrow_mut().push_back(bytes.to_vec());
-        parking.stirred.notify_one();
-        code::READY
-    }
-
-    /// Has every session take a turn with `WAKE_DRAIN`.
-    pub fn stir(&self) {
-        self.parked.borrow().values().for_each(|parking| parking.stirred.notify_one());
-    }
-}
-
-impl Parking {
-    async fn wait(&self, generation: &Generation, connection: &Connection) -> (u32, Vec<u8>) {
-        let deadline_ns = self.until_ns.get().unwrap_or_default();
-        let clock = &generation.instance.registry.clock;
-        let mut deadline = pin!(async move {
-            match deadline_ns {
-                0 => std::future::pending().await,
-                deadline_ns => tokio::time::sleep_until(clock.instant(deadline_ns)).await,
-            }
-        });
-        loop {
-            let mut stirred = pin!(self.stirred.notified());
-            if let Some(posted) = self.posts.borrow_mut().pop_front() {
-                return (WAKE_POSTED, posted);
-            }
-            if generation.phase.get() == Phase::Draining && !self.is_told.replace(true) {
-                return (WAKE_DRAIN, Vec::new());
-            }
-            let wake = poll_fn(|context| {
-                if connection.poll_hangup(context).is_ready() {
-                    return Poll::Ready(WAKE_HANGUP);
-                }
-                if connection.poll_readable(context).is_ready() {
-                    return Poll::Ready(WAKE_READABLE);
-                }
-                if deadline.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(WAKE_DEADLINE);
-                }
-                stirred.as_mut().poll(context).map(|()| WAKE_POSTED)
-            });
-            match wake.await {
-                WAKE_POSTED => {}
-                wake => return (wake, Vec::new()),
-            }
-        }
     }
 }

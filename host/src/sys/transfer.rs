@@ -11,6 +11,8 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
+use tokio::io::ReadBuf;
+
 /// Most bytes that one [`send_file`] moves, so that a fast reader cannot keep the loop.
 pub const SEND_FILE_BYTES_MAX: usize = 1 << 20;
 /// Most pieces of one [`send_vectored`] (UIO_MAXIOV).
@@ -38,6 +40,22 @@ pub unsafe fn receive(socket: BorrowedFd<'_>, buffer: *mut u8, length: usize) ->
     let count =
         unsafe { libc::recv(socket.as_raw_fd(), buffer.cast(), length, libc::MSG_DONTWAIT) };
     answer(count)
+}
+
+/// As [`receive`], into the unfilled part of `buffer`.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_into(socket: BorrowedFd<'_>, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
+    // SAFETY: The unfilled part is the caller's by the unique reference, and nothing in it is made uninitialized; as many bytes as
+    // the kernel says have been written.
+    unsafe {
+        let unfilled = buffer.unfilled_mut();
+        let count = receive(socket, unfilled.as_mut_ptr().cast(), unfilled.len())?;
+        buffer.assume_init(count);
+        buffer.advance(count);
+        Ok(count)
+    }
 }
 
 /// Looks at the bytes that [`receive`] would take, and leaves them.

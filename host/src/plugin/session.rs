@@ -1,0 +1,333 @@
+//! Sessions: connections that rest in the parking lot between their turns, and of which then nothing is left here but a place.
+//!
+//! A turn is polled where the lot tells of the connection. If it has to wait, and only then, it becomes a task.
+
+#![allow(unsafe_code)] // Calls the hooks of sessions.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use medusa_abi::{
+    code::{self, Code},
+    data::{Handle, Slice, Table},
+    net::{SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE},
+    task::Task,
+};
+use tokio::task::AbortHandle;
+
+use crate::{
+    net::{
+        connection::Connection,
+        lot::{Attendant, Space, Why},
+    },
+    plugin::{
+        frame,
+        future::PluginFuture,
+        generation::{Generation, InFlight, Phase},
+        serve::Service,
+    },
+};
+
+/// Posts that may wait for a session: a bound for a peer that reads nothing, so that the poster is told `BUSY`.
+const POSTS_WAITING_MAX: usize = 64;
+
+/// How many turns a session may have one after another before others have theirs.
+const TURNS_MAX: usize = 32;
+
+/// The sessions of a service.
+pub struct Sessions {
+    hooks: Table<SessionHooks>,
+    all: RefCell<HashMap<Handle, Rc<Session>>>,
+}
+
+/// One session.
+struct Session {
+    service: Rc<Service>,
+    handle: Handle,
+    connection: Rc<Connection>,
+    space: Space,
+    is_resting: Cell<bool>,
+    /// Set by `conn_park` during a turn.
+    until_ns: Cell<Option<u64>>,
+    /// It was told that its generation drains, once.
+    is_told: Cell<bool>,
+    posts: RefCell<VecDeque<Vec<u8>>>,
+    /// The task that a turn has become.
+    driver: RefCell<Option<AbortHandle>>,
+    _in_flight: InFlight,
+}
+
+/// Why a session has a turn.
+enum Wake {
+    Readable,
+    Hangup,
+    Deadline,
+    Drain,
+    Posted(Vec<u8>),
+}
+
+impl Sessions {
+    /// No sessions yet.
+    pub fn new(hooks: Table<SessionHooks>) -> Sessions {
+        Sessions { hooks, all: RefCell::default() }
+    }
+
+    /// Begins a session with its first turn.
+    pub fn begin(&self, service: &Rc<Service>, handle: Handle, connection: Rc<Connection>) {
+        let generation = service.object.generation();
+        let attendant: Rc<dyn Attendant> = service.clone();
+        let connections = &generation.instance.registry.connections;
+        let session = Rc::new(Session {
+            service: service.clone(),
+            handle,
+            connection,
+            space: connections.space(Rc::downgrade(&attendant), handle),
+            is_resting: Cell::new(false),
+            until_ns: Cell::new(None),
+            is_told: Cell::new(false),
+            posts: RefCell::default(),
+            driver: RefCell::default(),
+            _in_flight: InFlight::new(generation),
+        });
+        self.all.borrow_mut().insert(handle, session.clone());
+        session.turn(self, Wake::Readable);
+    }
+
+    /// A parked connection is wanted.
+    pub fn woken(&self, handle: Handle, why: Why) {
+        let Some(session) = self.find(handle) else { return };
+        session.rise();
+        session.turn(
+            self,
+            match why {
+                Why::Readable => Wake::Readable,
+                Why::Hangup => Wake::Hangup,
+                Why::Deadline => Wake::Deadline,
+            },
+        );
+    }
+
+    /// `conn_park`: the connection rests when its turn ends, until `deadline_ns` at the latest (0: for ever).
+    pub fn park(&self, handle: Handle, deadline_ns: u64) -> Code {
+        let Some(session) = self.find(handle) else { return code::INVALID };
+        session.until_ns.set(Some(deadline_ns));
+        code::READY
+    }
+
+    /// `conn_post`: wakes a session with bytes, when whoever posts has come to an end.
+    pub fn post(&self, handle: Handle, bytes: &[u8]) -> Code {
+        let Some(session) = self.find(handle) else { return code::STALE };
+        if session.posts.borrow().len() >= POSTS_WAITING_MAX {
+            return code::BUSY;
+        }
+        session.posts.borrow_mut().push_back(bytes.to_vec());
+        session.stir();
+        code::READY
+    }
+
+    /// Has every session that rests look whether there is something for it.
+    pub fn stir(&self) {
+        let all: Vec<_> = self.all.borrow().values().cloned().collect();
+        all.iter().for_each(|session| session.stir());
+    }
+
+    /// Ends every session. Called when no code of the plugin is on the stack.
+    pub fn end(&self) {
+        let all: Vec<_> = self.all.borrow().values().cloned().collect();
+        for session in all {
+            session.end(self);
+            if let Some(driver) = session.driver.take() {
+                driver.abort();
+            }
+        }
+    }
+
+    fn find(&self, handle: Handle) -> Option<Rc<Session>> {
+        self.all.borrow().get(&handle).cloned()
+    }
+}
+
+impl Session {
+    fn generation(&self) -> &Rc<Generation> {
+        self.service.object.generation()
+    }
+
+    /// It does not rest any more.
+    fn rise(&self) {
+        self.is_resting.set(false);
+        self.space.unpark();
+        self.connection.set_parked(false);
+    }
+
+    /// Gives it a turn soon, if it rests and there is something for it.
+    fn stir(self: &Rc<Self>) {
+        if !self.is_resting.get() {
+            return;
+        }
+        if let Some(wake) = self.next() {
+            self.rise();
+            // Not at once: code of the plugin may be on the stack.
+            self.turn_soon(wake);
+        }
+    }
+
+    /// What there is for it beside its connection.
+    fn next(&self) -> Option<Wake> {
+        if let Some(bytes) = self.posts.borrow_mut().pop_front() {
+            return Some(Wake::Posted(bytes));
+        }
+        let drains = self.generation().phase.get() == Phase::Draining;
+        (drains && !self.is_told.replace(true)).then_some(Wake::Drain)
+    }
+
+    /// Has turns until it rests, has to wait, or ends.
+    fn turn(self: &Rc<Self>, sessions: &Sessions, first: Wake) {
+        let mut wake = first;
+        for _ in 0..TURNS_MAX {
+            let is_last = matches!(wake, Wake::Hangup);
+            let Some(future) = self.begin_turn(sessions, &wake) else { return };
+            let code = match future {
+                None => code::READY,
+                // Nobody has to be woken: if it waits it is polled again, by a task.
+                Some(future) => match future.poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(code) => code,
+                    Poll::Pending => return self.become_task(future, is_last),
+                },
+            };
+            match self.after_turn(sessions, code, is_last) {
+                Some(next) => wake = next,
+                None => return,
+            }
+        }
+        // Others have their turns first.
+        self.turn_soon(wake);
+    }
+
+    /// Has a turn when the loop comes to it.
+    fn turn_soon(self: &Rc<Self>, wake: Wake) {
+        let session = self.clone();
+        tokio::task::spawn_local(async move {
+            let service = session.service.clone();
+            // It may have ended meanwhile, and its plugin be about to go.
+            if let Some(sessions) =
+                service.sessions().filter(|all| all.find(session.handle).is_some())
+            {
+                session.turn(sessions, wake);
+            }
+        });
+    }
+
+    /// Calls the plugin. `None` if the session has ended by it; a turn that was over at once has no future.
+    fn begin_turn(
+        self: &Rc<Self>,
+        sessions: &Sessions,
+        wake: &Wake,
+    ) -> Option<Option<Rc<PluginFuture>>> {
+        self.until_ns.set(None);
+        let (why, posted): (u32, &[u8]) = match wake {
+            Wake::Readable => (WAKE_READABLE, &[]),
+            Wake::Hangup => (WAKE_HANGUP, &[]),
+            Wake::Deadline => (WAKE_DEADLINE, &[]),
+            Wake::Drain => (WAKE_DRAIN, &[]),
+            Wake::Posted(bytes) => (WAKE_POSTED, bytes),
+        };
+        let mut task = Task::NONE;
+        let code = frame::enter(self.generation(), || {
+            let data = self.service.object.data();
+            // SAFETY: The hooks are statics of a library that is mapped while the service's object lives; the posted bytes are
+            // borrowed for the call, and `task` outlives it.
+            unsafe { sessions.hooks.get() }.map_or(code::INVALID, |hooks| unsafe {
+                (hooks.turn)(data, self.handle, why, Slice::new(posted), &mut task)
+            })
+        });
+        if code < 0 {
+            self.end(sessions);
+            return None;
+        }
+        let is_over = task.hooks.as_ptr().is_null();
+        Some((!is_over).then(|| PluginFuture::new(self.generation(), task, "session")))
+    }
+
+    fn become_task(self: &Rc<Self>, future: Rc<PluginFuture>, is_last: bool) {
+        let session = self.clone();
+        let driver = tokio::task::spawn_local(async move {
+            let code = poll_fn(|context| future.poll(context)).await;
+            drop(future);
+            session.driver.take();
+            let service = session.service.clone();
+            let Some(sessions) = service.sessions() else { return };
+            if let Some(next) = session.after_turn(sessions, code, is_last) {
+                session.turn(sessions, next);
+            }
+        });
+        *self.driver.borrow_mut() = Some(driver.abort_handle());
+    }
+
+    /// A turn is over: what the next one is for, if it has one at once.
+    fn after_turn(self: &Rc<Self>, sessions: &Sessions, code: Code, is_last: bool) -> Option<Wake> {
+        // Nothing can wake a session whose peer has gone, but its going.
+        if code != code::READY || self.until_ns.get().is_none() || is_last {
+            self.end(sessions);
+            return None;
+        }
+        let next = self.next();
+        if next.is_none() {
+            self.rest(sessions);
+        }
+        next
+    }
+
+    fn rest(self: &Rc<Self>, sessions: &Sessions) {
+        let clock = &self.generation().instance.registry.clock;
+        let deadline = match self.until_ns.get() {
+            None | Some(0) => None,
+            Some(deadline_ns) => Some(clock.instant(deadline_ns).into_std()),
+        };
+        match self.space.park(&self.connection, deadline) {
+            Ok(()) => {
+                self.is_resting.set(true);
+                self.connection.set_parked(true);
+                // What came meanwhile.
+                self.stir();
+            }
+            Err(error) => {
+                tracing::debug!(
+                    instance = self.generation().name(),
+                    "a connection cannot be parked: {error}"
+                );
+                self.end(sessions);
+            }
+        }
+    }
+
+    /// Ends it: the plugin drops what it keeps of it, and the connection is closed.
+    fn end(&self, sessions: &Sessions) {
+        let was_there = sessions.all.borrow_mut().remove(&self.handle).is_some();
+        if !was_there {
+            return;
+        }
+        self.space.unpark();
+        let object = &self.service.object;
+        if !object.is_given_back() {
+            frame::enter(self.generation(), || {
+                // SAFETY: As in `begin_turn`.
+                unsafe { sessions.hooks.get() }
+                    .map(|hooks| unsafe { (hooks.forget)(object.data(), self.handle) })
+            });
+        }
+        drop(self.generation().handles.remove(self.handle));
+    }
+}
+
+impl Attendant for Service {
+    fn woken(&self, number: u64, why: Why) {
+        if let Some(sessions) = self.sessions() {
+            sessions.woken(number, why);
+        }
+    }
+}
