@@ -21,7 +21,7 @@ use crate::{
     heap::Heap,
     host::{self, bytes_of, fail, write_sink},
     http::clear_streams,
-    log, panic,
+    late, log, panic,
     plugin::{Exclusive, Step, plugin},
     registrar::Registrar,
     service::from_cbor,
@@ -156,9 +156,14 @@ unsafe extern "C" fn drain(deadline_ns: u64) -> Code {
 
 unsafe extern "C" fn posted(bytes: Slice) -> Code {
     answer(|| {
-        let receivers = plugin()?.on_post.borrow().clone();
         // SAFETY: The slice is this hook's argument.
-        receivers.iter().for_each(|posted| posted(unsafe { bytes_of(bytes) }));
+        let bytes = unsafe { bytes_of(bytes) };
+        late::drop_now();
+        if late::is_nudge(bytes) {
+            return Ok(());
+        }
+        let receivers = plugin()?.on_post.borrow().clone();
+        receivers.iter().for_each(|posted| posted(bytes));
         Ok(())
     })
 }
@@ -172,6 +177,7 @@ unsafe extern "C" fn stop() -> Code {
     let cleared = answer(|| {
         // A second look: a destructor may have left something, and a panic of the first the rest.
         plugin()?.stop();
+        late::drop_now();
         clear_streams();
         Ok(())
     });

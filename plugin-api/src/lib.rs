@@ -83,6 +83,7 @@ mod hooks;
 mod host;
 mod http;
 mod job;
+mod late;
 mod local;
 mod log;
 mod manifest;

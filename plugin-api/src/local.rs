@@ -5,7 +5,10 @@
 
 use std::cell::{Cell, RefCell, UnsafeCell};
 
-use crate::host::on_loop;
+use crate::{
+    host::on_loop,
+    late::{Late, drop_later},
+};
 
 /// A static that only the loop's thread can look into.
 pub(crate) struct LoopCell<T>(UnsafeCell<T>);
@@ -27,7 +30,7 @@ impl<T> LoopCell<T> {
 
 /// A box that may be sent because it stays where it was made: outside the loop's thread there is only its number.
 ///
-/// Dropped on another thread, the value rests until the plugin stops.
+/// Dropped on another thread, the value goes with the next call on the loop.
 pub(crate) struct Resident<T: 'static> {
     key: usize,
     slab: &'static LoopCell<Slab<T>>,
@@ -125,7 +128,13 @@ impl<T> Resident<T> {
 
 impl<T> Drop for Resident<T> {
     fn drop(&mut self) {
-        // The value is dropped outside the slab's borrow: it may hold residents of its own.
-        drop(self.slab.get().and_then(|slab| slab.remove(self.key)));
+        let (slab, key) = (self.slab, self.key);
+        match slab.get() {
+            // The value is dropped outside the slab's borrow: it may hold residents of its own.
+            Some(slab) => drop(slab.remove(key)),
+            None => drop_later(Late::Value(Box::new(move || {
+                drop(slab.get().and_then(|slab| slab.remove(key)));
+            }))),
+        }
     }
 }

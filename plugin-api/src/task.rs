@@ -18,7 +18,7 @@ use medusa_abi::{
 
 use crate::{
     catch::{catch, guard},
-    waker,
+    late, waker,
 };
 
 /// Boxes a future for the host. Its output is the code that the task answers with.
@@ -70,6 +70,7 @@ impl<F: Future<Output = Code> + 'static> TaskBox<F> {
         // Set beforehand: a panic leaves it.
         task.done = true;
         guard(|| {
+            late::drop_now();
             // SAFETY: The box is never moved out of, so the future stays where it is until it is dropped.
             let future = unsafe { Pin::new_unchecked(&mut task.future) };
             // SAFETY: `context` is this hook's argument.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use medusa_tests::{Server, images, still_mapped};
+use medusa_tests::{Server, images, still_mapped, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -55,4 +55,16 @@ fn a_connection_that_lingers_keeps_no_waker() {
     let unload = server.ctl_json(["unload", "toolbox", "--now"]);
     assert_eq!(unload["result"], "unloaded", "{unload}");
     assert_eq!(still_mapped(server.process(), &image), []);
+}
+
+/// Nobody else may tell the host, so what was dropped there stayed open until the unload.
+#[test]
+fn what_is_dropped_on_another_thread_is_closed() {
+    let server = toolbox();
+    server.folder().write("dropped", "a file");
+    let file = server.folder().path("dropped");
+    let file = file.to_str().expect("a plain name");
+    server.ctl(["toolbox", "use", "drop-on-the-pool", file]).succeeded();
+    let is_open = || server.process().descriptors().iter().any(|it| it.target.ends_with("dropped"));
+    wait_until("the file to be closed", PATIENCE, || !is_open());
 }
