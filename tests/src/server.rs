@@ -57,39 +57,52 @@ impl Server {
     #[track_caller]
     pub(crate) fn start_in(folder: Folder, configuration: &str) -> Self {
         let configuration = folder.configure(configuration);
-        let log =
-            File::create(folder.path("server.log")).expect("a file can be made in a new folder");
-        let child = Command::new(folder.program())
-            .arg("serve")
-            .arg("--config")
-            .arg(configuration)
-            .env("RUST_BACKTRACE", "1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file's descriptor can be copied"))
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot run {}: {error}", folder.program().display()));
-        let mut server = Self { child, folder };
+        let mut server = Self { child: spawn(&folder, &configuration), folder };
+        server.wait_until_it_serves();
+        server
+    }
+
+    /// Has the server end (SIGTERM), and starts another with the same configuration in the same folder.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end cleanly, or the other does not serve.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.signal(Signal::TERM);
+        let status = self.wait();
+        assert!(status.success(), "the server did not end cleanly: {status:?}\n{}", self.log());
+        self.child = spawn(&self.folder, &self.folder.path("medusa.toml"));
+        self.wait_until_it_serves();
+        self.wait_until_all_is_loaded();
+    }
+
+    #[track_caller]
+    fn wait_until_it_serves(&mut self) {
         wait_for("the server to serve", PATIENCE, || {
-            let ended = server.child.try_wait().expect("a child can be waited for");
+            let ended = self.child.try_wait().expect("a child can be waited for");
             assert!(
                 ended.is_none(),
                 "the server ended instead of serving ({ended:?}); it said:\n{}",
-                server.log()
+                self.log()
             );
             // Asking is dear (a process), knocking is not.
-            UnixStream::connect(server.socket()).is_ok().then_some(())
+            UnixStream::connect(self.socket()).is_ok().then_some(())
         });
-        server
     }
 
     /// Waits until all that is configured is loaded.
     #[track_caller]
     pub(crate) fn running(self) -> Self {
+        self.wait_until_all_is_loaded();
+        self
+    }
+
+    #[track_caller]
+    fn wait_until_all_is_loaded(&self) {
         wait_until("the instances to be loaded", PATIENCE, || {
             self.ctl_json(["status"])["state"] == "running"
         });
-        self
     }
 
     /// Runs a monitor command, as `medusa ctl --socket … ARGUMENTS` does.
@@ -260,6 +273,21 @@ impl Drop for Server {
             panic!("the server did not end cleanly upon SIGTERM: {status:?}");
         }
     }
+}
+
+#[track_caller]
+fn spawn(folder: &Folder, configuration: &Path) -> Child {
+    let log = File::create(folder.path("server.log")).expect("a file can be made in its folder");
+    Command::new(folder.program())
+        .arg("serve")
+        .arg("--config")
+        .arg(configuration)
+        .env("RUST_BACKTRACE", "1")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file's descriptor can be copied"))
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot run {}: {error}", folder.program().display()))
 }
 
 fn ended_within(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {

@@ -298,7 +298,7 @@ fn the_end_waits_for_downloads_that_older_generations_send() {
     wait_until("the listener to close", PATIENCE, || TcpStream::connect(address).is_err());
     // Who asks once more is answered by an extension that is still there.
     let last = idle.get("/a.txt");
-    assert_eq!((last.status, &*last.text()), (200, "a\n"));
+    assert_eq!((last.status, last.text()), (200, "a\n"));
 
     let mut received = begun;
     let head = received.windows(4).position(|it| it == b"\r\n\r\n").expect("the head came") + 4;

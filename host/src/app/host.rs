@@ -12,9 +12,8 @@ use medusa_abi::service::METRIC_GAUGE;
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
-    app::check,
+    app::{check, moves_file::MovesFile, routes},
     config::{Config, Diagnostics, Instance},
-    http::route::RouteKind,
     monitor::{
         command::Role,
         control::{
@@ -44,6 +43,7 @@ pub struct Host {
     pub(super) changing: tokio::sync::Mutex<()>,
     /// The instances of the configuration that could not be loaded.
     failed: RefCell<BTreeMap<String, Failure>>,
+    moves: MovesFile,
     begun: time::Instant,
     state: Cell<State>,
     stop: Notify,
@@ -82,6 +82,7 @@ impl Host {
     /// A host over a registry.
     pub fn new(registry: Rc<Registry>) -> Host {
         Host {
+            moves: MovesFile::read(&registry.config().state_dir, &registry.sites),
             registry,
             changing: tokio::sync::Mutex::default(),
             failed: RefCell::default(),
@@ -414,31 +415,7 @@ impl Control for Host {
     }
 
     fn routes(&self) -> Vec<RouteStatus> {
-        let mut routes = Vec::new();
-        for (server, site) in self.registry.sites.sites() {
-            for route in site.list() {
-                let kind = match route.key.kind {
-                    RouteKind::Filter => "filter",
-                    RouteKind::Handler => "handler",
-                };
-                let host = route.key.host.to_string();
-                routes.push(RouteStatus {
-                    id: route.id,
-                    kind: kind.to_owned(),
-                    server: server.to_string(),
-                    instance: route.key.instance.to_string(),
-                    host: (host != "*").then_some(host),
-                    path: if route.key.path.is_empty() {
-                        "/".to_owned()
-                    } else {
-                        route.key.path.to_string()
-                    },
-                    order: i64::from(route.order()),
-                    requests: route.handler.requests(),
-                });
-            }
-        }
-        routes
+        routes::list(&self.registry)
     }
 
     fn commands(&self) -> Vec<PluginCommand> {
@@ -501,33 +478,8 @@ impl Control for Host {
         }
     }
 
-    fn move_route(&self, id: u64, place: RoutePlace) -> Result<(), Refusal> {
-        for site in self.registry.sites.sites().values() {
-            let routes = site.list();
-            let Some(moved) = routes.iter().find(|route| route.id == id) else { continue };
-            let alike: Vec<_> = routes
-                .iter()
-                .filter(|route| route.key.kind == moved.key.kind && route.id != id)
-                .collect();
-            let order_of = |other: u64| {
-                alike.iter().find(|route| route.id == other).map(|route| route.order()).ok_or_else(|| {
-                    Refusal(format!("there is no route {other} of the same kind at that site; `routes` shows them"))
-                })
-            };
-            let order = match place {
-                RoutePlace::First => {
-                    alike.iter().map(|route| route.order()).min().unwrap_or(0).saturating_sub(1)
-                }
-                RoutePlace::Last => {
-                    alike.iter().map(|route| route.order()).max().unwrap_or(0).saturating_add(1)
-                }
-                RoutePlace::Before(other) => order_of(other)?.saturating_sub(1),
-                RoutePlace::After(other) => order_of(other)?.saturating_add(1),
-            };
-            site.set_order(&moved.key.instance, &moved.key.path, Some(order));
-            return Ok(());
-        }
-        Err(Refusal(format!("there is no route {id}; `routes` shows those that there are")))
+    fn move_route(&self, id: u64, place: RoutePlace) -> Later<'_, Result<(), Refusal>> {
+        Box::pin(routes::move_route(&self.registry, &self.moves, id, place))
     }
 
     fn check(&self, config: Rc<Config>) -> Later<'_, Result<(), Diagnostics>> {

@@ -2,8 +2,11 @@
 
 pub mod cli;
 pub mod host;
+pub mod moves_file;
+pub mod routes;
 
 mod apply;
+
 pub mod serve;
 pub mod watchdog;
 

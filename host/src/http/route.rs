@@ -1,29 +1,76 @@
 //! One route: what is mounted where, and in which order it is asked.
 
-use std::{cell::Cell, cmp::Ordering, rc::Rc};
+use std::{cmp::Ordering, fmt};
 
 use crate::http::host::HostPattern;
 
-/// Whether a route answers or wraps.
+/// What a route does with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RouteKind {
     /// Wraps what is behind it.
     Filter,
     /// Answers, or passes on.
     Handler,
+    /// Hears of their end.
+    Observer,
 }
 
-/// What names a route through upgrades of its instance: the same key, the same number and the same place in the order.
+impl RouteKind {
+    /// All of them.
+    pub const ALL: [RouteKind; 3] = [RouteKind::Filter, RouteKind::Handler, RouteKind::Observer];
+
+    /// The word of the monitor.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RouteKind::Filter => "filter",
+            RouteKind::Handler => "handler",
+            RouteKind::Observer => "observer",
+        }
+    }
+}
+
+/// What names a route through upgrades of its instance, and restarts of the host: the same key, the same number and the same
+/// place in the order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteKey {
     /// The instance that it belongs to.
-    pub instance: Rc<str>,
-    /// Whether it answers or wraps.
+    pub instance: Box<str>,
+    /// What it does.
     pub kind: RouteKind,
     /// The hosts that it is for.
     pub host: HostPattern,
     /// Where it is mounted, as [`crate::http::path::mount_point`] writes it: `/dav`, or empty for the root.
     pub path: Box<str>,
+    /// Tells apart what one instance mounts at one place: 0 for the first.
+    pub index: u32,
+}
+
+impl RouteKey {
+    /// The path as people write it: `/` for the root.
+    #[must_use]
+    pub fn path_shown(&self) -> &str {
+        if self.path.is_empty() { "/" } else { &self.path }
+    }
+
+    /// Whether the order between two routes can be chosen: filters are all asked one after the other, handlers only among
+    /// those of the same path, for a longer one comes before a shorter one.
+    #[must_use]
+    pub fn stands_beside(&self, other: &RouteKey) -> bool {
+        self.kind == other.kind
+            && match self.kind {
+                RouteKind::Filter => true,
+                RouteKind::Handler => self.path == other.path,
+                RouteKind::Observer => false,
+            }
+    }
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RouteKey { instance, kind, host, .. } = self;
+        write!(f, "the {} of `{instance}` at {host}{}", kind.as_str(), self.path_shown())
+    }
 }
 
 /// Names one registration of a route; never used again.
@@ -38,12 +85,10 @@ pub struct Route<H> {
     /// Its number in the monitor; the lower, the older.
     pub id: u64,
     /// The order that its instance asked for.
-    pub order_asked: i32,
+    pub order: i32,
     /// Whoever answers.
     pub handler: H,
     pub(super) token: RouteToken,
-    /// The operator's order where there is one, else the instance's.
-    pub(super) order: Cell<i32>,
 }
 
 impl<H> Route<H> {
@@ -53,31 +98,28 @@ impl<H> Route<H> {
         self.key.path.len()
     }
 
-    /// The order that counts: the operator's where there is one, else the instance's.
-    #[must_use]
-    pub fn order(&self) -> i32 {
-        self.order.get()
-    }
-
     /// Names this registration.
     #[must_use]
     pub fn token(&self) -> RouteToken {
         self.token
     }
 
-    /// Which of two routes of a kind is asked first. Filters: explicit order, broader path, older. Handlers: longer path,
-    /// explicit order, narrower hosts, newer.
+    /// Which of two routes of a kind is asked first, unless the operator says otherwise. Filters: explicit order, broader
+    /// path, older. Handlers: longer path, explicit order, fewer hosts, newer. Observers: older.
     pub(super) fn precedes(&self, other: &Route<H>) -> Ordering {
-        let by_order = self.order().cmp(&other.order());
+        let by_order = self.order.cmp(&other.order);
         let by_path = self.key.path.len().cmp(&other.key.path.len());
-        let by_age = (self.id, self.token).cmp(&(other.id, other.token));
+        let by_age = self.id.cmp(&other.id);
         match self.key.kind {
             RouteKind::Filter => by_order.then(by_path).then(by_age),
             RouteKind::Handler => by_path
                 .reverse()
+                // Those of one path stand together; no request asks for two paths of one length.
+                .then_with(|| self.key.path.cmp(&other.key.path))
                 .then(by_order)
-                .then(breadth(&self.key.host).cmp(&breadth(&other.key.host)))
+                .then_with(|| breadth(&self.key.host).cmp(&breadth(&other.key.host)))
                 .then(by_age.reverse()),
+            RouteKind::Observer => by_age,
         }
     }
 }

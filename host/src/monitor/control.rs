@@ -52,8 +52,8 @@ pub trait Control {
     ) -> Later<'_, Result<UpgradeOutcome, Refusal>>;
     /// Cuts a connection.
     fn kill(&self, id: u64) -> Result<ConnectionStatus, Refusal>;
-    /// Moves a route among those of its kind.
-    fn move_route(&self, id: u64, place: RoutePlace) -> Result<(), Refusal>;
+    /// Moves a route among those that it can stand beside, and keeps that over a restart.
+    fn move_route(&self, id: u64, place: RoutePlace) -> Later<'_, Result<(), Refusal>>;
     /// Checks a configuration against the plugins that it names, without changing anything.
     fn check(&self, config: Rc<Config>) -> Later<'_, Result<(), Diagnostics>>;
     /// Puts a checked configuration into force: starts, stops and upgrades what differs.
@@ -73,7 +73,7 @@ pub enum Pace {
     Now,
 }
 
-/// Where a route moves to among those of its kind.
+/// Where a route moves to: among the filters of its server, or the handlers of its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoutePlace {
     /// Before all others.
@@ -84,6 +84,8 @@ pub enum RoutePlace {
     Before(u64),
     /// Just behind that one.
     After(u64),
+    /// Where it stands by itself: the move is taken back.
+    Back,
 }
 
 /// A command that a plugin registered; it is typed as `INSTANCE NAME ARGUMENTS…`.
@@ -276,8 +278,11 @@ pub struct RouteStatus {
     pub instance: String,
     pub host: Option<String>,
     pub path: String,
+    /// As the instance asks for it.
     pub order: i64,
-    /// How often it was asked.
+    /// Where the operator has put it: `first`, `last`, `before ID` or `after ID`.
+    pub moved: Option<String>,
+    /// How often it was asked, or an observer was told.
     pub requests: u64,
 }
 

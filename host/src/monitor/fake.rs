@@ -277,9 +277,9 @@ impl Control for Fake {
         Ok(ConnectionStatus { id, ..Default::default() })
     }
 
-    fn move_route(&self, id: u64, place: RoutePlace) -> Result<(), Refusal> {
+    fn move_route(&self, id: u64, place: RoutePlace) -> Later<'_, Result<(), Refusal>> {
         self.note(format!("move {id} {place:?}"));
-        Ok(())
+        Box::pin(async { Ok(()) })
     }
 
     fn check(&self, _: Rc<Config>) -> Later<'_, Result<(), Diagnostics>> {

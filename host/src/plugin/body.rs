@@ -209,6 +209,8 @@ pub const FIELDS_MAX: usize = 4096;
 pub enum ResponseBody {
     /// There is none, or it went with the head, or it has ended.
     Empty,
+    /// Somebody pulls from it in this moment.
+    Pulled,
     /// From the plugin that answered.
     Plugin(PluginBody),
     /// From a file.
@@ -229,6 +231,7 @@ impl ResponseBody {
     pub fn pull(&mut self, to: &Rc<Generation>, sink: FrameSink, waker: &Waker) -> Code {
         match self {
             ResponseBody::Empty => code::END,
+            ResponseBody::Pulled => code::INVALID,
             ResponseBody::Plugin(body) => body.pull(to, sink, waker),
             ResponseBody::Exchange(exchange) => exchange.pull(to, sink, waker),
             ResponseBody::File { left: 0, .. } => code::END,
@@ -250,41 +253,57 @@ fn pull_file(
     waker: &Waker,
 ) -> Code {
     thread_local! {
-        static PIECE: RefCell<Vec<u8>> = RefCell::new(vec![0; FILE_READ_BYTES]);
+        static PIECE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
-    PIECE.with_borrow_mut(|piece| {
-        let length =
-            usize::try_from(*left).map_or(FILE_READ_BYTES, |left| left.min(FILE_READ_BYTES));
-        let read = match file.poll_read(
-            &mut std::task::Context::from_waker(waker),
-            *offset,
-            &mut piece[..length],
-        ) {
-            std::task::Poll::Pending => return code::PENDING,
-            std::task::Poll::Ready(Err(error)) => {
-                return code::from_errno(error.raw_os_error().unwrap_or(libc::EIO));
+    // Taken out, for whoever gets the frame may pull from another file.
+    let mut piece = PIECE.take();
+    piece.resize(FILE_READ_BYTES, 0);
+    let code = match read_piece(&mut piece, file, *offset, *left, waker) {
+        Ok(read) => {
+            let code = deliver(&piece[..read], to, sink);
+            if code >= 0 {
+                *offset += read as u64;
+                *left -= read as u64;
             }
-            std::task::Poll::Ready(Ok(0)) => return code::GONE,
-            std::task::Poll::Ready(Ok(read)) => read,
-        };
-        let frame = Frame {
-            kind: FRAME_DATA,
-            flags: 0,
-            bytes: Slice::new(&piece[..read]),
-            fields: std::ptr::null(),
-            field_count: 0,
-            file: 0,
-            offset: 0,
-            length: 0,
-            spare: [0; 2],
-        };
-        // SAFETY: The sink is valid for the call that is under way; the frame is borrowed for it.
-        let code = frame::enter(to, || unsafe { (sink.frame)(sink.data, &frame) });
-        if code < 0 {
-            return code;
+            code
         }
-        *offset += read as u64;
-        *left -= read as u64;
-        code::READY
-    })
+        Err(code) => code,
+    };
+    PIECE.set(piece);
+    code
+}
+
+/// Reads what can be had of the rest of a range, which is not empty.
+fn read_piece(
+    piece: &mut [u8],
+    file: &Rc<File>,
+    offset: u64,
+    left: u64,
+    waker: &Waker,
+) -> Result<usize, Code> {
+    let length = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
+    let context = &mut std::task::Context::from_waker(waker);
+    match file.poll_read(context, offset, &mut piece[..length]) {
+        Poll::Pending => Err(code::PENDING),
+        Poll::Ready(Err(error)) => Err(code::from_errno(error.raw_os_error().unwrap_or(libc::EIO))),
+        Poll::Ready(Ok(0)) => Err(code::GONE),
+        Poll::Ready(Ok(read)) => Ok(read),
+    }
+}
+
+fn deliver(bytes: &[u8], to: &Rc<Generation>, sink: FrameSink) -> Code {
+    let frame = Frame {
+        kind: FRAME_DATA,
+        flags: 0,
+        bytes: Slice::new(bytes),
+        fields: std::ptr::null(),
+        field_count: 0,
+        file: 0,
+        offset: 0,
+        length: 0,
+        spare: [0; 2],
+    };
+    // SAFETY: The sink is valid for the call that is under way; the frame is borrowed for it.
+    let code = frame::enter(to, || unsafe { (sink.frame)(sink.data, &frame) });
+    if code < 0 { code } else { code::READY }
 }

@@ -23,6 +23,7 @@ use medusa_abi::{
 
 use crate::{
     file::File,
+    http::{self, RouteKind},
     plugin::{
         body::{self, PluginBody, ResponseBody},
         failure::Failure,
@@ -41,6 +42,8 @@ pub struct Exchange {
     asking: Rc<Generation>,
     site: Rc<Site>,
     chain: Rc<Matches>,
+    /// Filters that had the request before it was for another host or path, if it was.
+    passed: Option<Rc<Passed>>,
     /// The next of the chain to ask.
     at: Cell<usize>,
     /// A copy of the head, once one is needed: for a second handler, or for observers.
@@ -64,8 +67,21 @@ pub struct Exchange {
     permit: RefCell<Option<Owned>>,
     started_ns: u64,
     ended: Cell<bool>,
-    /// Whether observers are told of its end; those of a filter's own calls are not.
-    observed: bool,
+    /// What observers are told at its end, if there are any; a filter's own calls tell nobody.
+    observed: Option<Observed>,
+    /// The first to answer, which is the innermost: shared with the calls of filters.
+    answered_by: Option<Rc<RefCell<Option<Rc<Generation>>>>>,
+}
+
+/// Filters that had a request before.
+type Passed = Vec<Rc<http::Route<Rc<Route>>>>;
+
+/// What is kept of an exchange for its observers.
+struct Observed {
+    /// Whom the request asks, as the client wrote it.
+    head: Rc<OwnedHead>,
+    /// The path as it came, if it came in another form.
+    path: Option<Box<[u8]>>,
 }
 
 /// What handlers are asked for, in the log.
@@ -89,12 +105,20 @@ pub struct Request {
     exchange: Rc<Exchange>,
     /// Where in the chain this handler stands; a filter's `exchange_next` goes on behind it.
     behind: usize,
+    /// What a filter was asked for: host and path. If it hands on a request for something else, others may want that.
+    target: Option<(Option<Box<str>>, Box<str>)>,
 }
 
 /// What a server starts an exchange with.
 pub struct Start<'a> {
-    /// Valid for the call.
+    /// Valid for the call, its path in normal form.
     pub head: &'a RequestHead,
+    /// The path of the head.
+    pub path: &'a str,
+    /// The path as the client wrote it.
+    pub path_sent: &'a [u8],
+    /// The host that is asked, port and all, if that is text.
+    pub host: Option<&'a str>,
     /// The server's body, or `NONE`.
     pub body: BodySource,
     /// Where the response's head goes.
@@ -104,30 +128,37 @@ pub struct Start<'a> {
 /// Where an exchange begins, and with which body.
 struct Plan {
     chain: Rc<Matches>,
+    passed: Option<Rc<Passed>>,
     at: usize,
     body: Option<Rc<PluginBody>>,
     owns_body: bool,
-    observed: bool,
+    observed: Option<Observed>,
+    answered_by: Option<Rc<RefCell<Option<Rc<Generation>>>>>,
 }
 
 impl Exchange {
-    /// Starts an exchange for `asking` at a site. `chain` is what its request matches.
+    /// Starts an exchange for `asking` at a site.
     ///
     /// # Errors
     /// `NOT_FOUND` if nobody wants it, or the handler's error; the body is the caller's still.
     pub fn start(
         asking: &Rc<Generation>,
         site: &Rc<Site>,
-        chain: Matches,
         start: Start<'_>,
         waker: &Waker,
     ) -> Result<Handle, Code> {
+        let observed = site.is_observed(start.host, start.path).then(|| Observed {
+            head: Rc::new(OwnedHead::copy(start.head)),
+            path: (start.path_sent != start.path.as_bytes()).then(|| start.path_sent.into()),
+        });
         let plan = Plan {
-            chain: Rc::new(chain),
+            chain: Rc::new(site.matching(start.host, start.path)),
+            passed: None,
             at: 0,
             body: PluginBody::of_request(asking, start.body).map(Rc::new),
             owns_body: true,
-            observed: site.has_observers(),
+            answered_by: observed.as_ref().map(|_| Rc::default()),
+            observed,
         };
         Exchange::begin(asking, site, plan, &start, waker)
     }
@@ -139,7 +170,7 @@ impl Exchange {
         start: &Start<'_>,
         waker: &Waker,
     ) -> Result<Handle, Code> {
-        let Plan { chain, at, body: request_body, owns_body, observed } = plan;
+        let Plan { chain, passed, at, body: request_body, owns_body, observed, answered_by } = plan;
         if at >= chain.routes.len() {
             if let Some(body) = request_body.filter(|_| owns_body) {
                 body.disown();
@@ -150,8 +181,9 @@ impl Exchange {
             asking: asking.clone(),
             site: site.clone(),
             chain,
+            passed,
             at: Cell::new(at),
-            head: RefCell::new(observed.then(|| Rc::new(OwnedHead::copy(start.head)))),
+            head: RefCell::new(observed.as_ref().map(|observed| observed.head.clone())),
             request_body,
             owns_body,
             future: RefCell::default(),
@@ -165,6 +197,7 @@ impl Exchange {
             started_ns: asking.instance.registry.clock.now_ns(),
             ended: Cell::new(false),
             observed,
+            answered_by,
         });
         let code = this.drive(Some(start.head), start.sink, waker);
         match this.awaited(code, waker) {
@@ -206,27 +239,40 @@ impl Exchange {
         {
             self.future.take();
         }
-        let Ok(mut response) = self.response.try_borrow_mut() else { return code::INVALID };
+        // Not borrowed while plugins run: they may pull again, which is an error, or end the exchange.
+        let mut response = self.response.replace(ResponseBody::Pulled);
         let code = response.pull(to, sink, waker);
+        self.put_back(response);
         self.awaited(code, waker)
+    }
+
+    /// Puts the response's body back, unless the exchange has ended meanwhile: then it is dropped.
+    fn put_back(&self, response: ResponseBody) {
+        if !self.ended.get() {
+            self.response.replace(response);
+        } else if let ResponseBody::Exchange(inner) = response {
+            inner.cancel();
+        }
     }
 
     /// Remembers who waits for more than the plugin's own word: the end of the plugin.
     fn awaited(&self, code: Code, waker: &Waker) -> Code {
-        let mut asker = self.asker.borrow_mut();
-        if code == code::PENDING && !asker.as_ref().is_some_and(|it| it.will_wake(waker)) {
-            *asker = Some(waker.clone());
+        let is_known = || self.asker.borrow().as_ref().is_some_and(|it| it.will_wake(waker));
+        if code == code::PENDING && !is_known() {
+            // Cloned before, and dropped after it is borrowed: both may call the plugin.
+            let before = self.asker.replace(Some(waker.clone()));
+            drop(before);
         }
         code
     }
 
     /// The answering side goes: its body breaks off, and whoever waits is woken to hear of it.
     fn abandon(&self) {
-        if let Ok(response) = self.response.try_borrow()
-            && let ResponseBody::Plugin(body) = &*response
-        {
+        let response = self.response.replace(ResponseBody::Pulled);
+        if let ResponseBody::Plugin(body) = &response {
             body.end(code::GONE);
         }
+        self.put_back(response);
         if let Some(asker) = self.asker.take() {
             asker.wake();
         }
@@ -237,8 +283,8 @@ impl Exchange {
         if self.ended.replace(true) {
             return;
         }
-        if self.observed {
-            self.tell(status, outcome, bytes);
+        if let Some(observed) = &self.observed {
+            self.tell(observed, status, outcome, bytes);
         }
         self.clear(code::CANCELLED);
     }
@@ -254,11 +300,8 @@ impl Exchange {
         if let Some(future) = future {
             future.cancel();
         }
-        if let Ok(mut response) = self.response.try_borrow_mut() {
-            let response = std::mem::replace(&mut *response, ResponseBody::Empty);
-            if let ResponseBody::Exchange(inner) = &response {
-                inner.cancel();
-            }
+        if let ResponseBody::Exchange(inner) = self.response.replace(ResponseBody::Empty) {
+            inner.cancel();
         }
         if let Some(body) = self.request_body.as_ref().filter(|_| self.owns_body) {
             body.end(code);
@@ -360,7 +403,10 @@ impl Exchange {
         mut head: RequestHead,
     ) -> Result<Rc<PluginFuture>, Code> {
         let generation = route.generation();
-        let request = Rc::new(Request { exchange: self.clone(), behind: self.at.get() });
+        let target = (route.mount.key.kind == RouteKind::Filter)
+            .then(|| target(&head))
+            .map(|(host, path)| (host.map(Box::from), Box::from(path)));
+        let request = Rc::new(Request { exchange: self.clone(), behind: self.at.get(), target });
         let request = generation.handles.insert(request, u64::MAX)?;
         route.count_request();
         *self.answering.borrow_mut() = Some(Answering {
@@ -400,8 +446,11 @@ impl Exchange {
             Err(code) => return code,
         };
         let is_pulled = !matches!(response, ResponseBody::Empty);
-        *self.response.borrow_mut() = response;
+        self.response.replace(response);
         self.status.set(head.status);
+        if let Some(answered_by) = &self.answered_by {
+            answered_by.borrow_mut().get_or_insert_with(|| from.clone());
+        }
         drop(self.waiting.take());
         let mut given = *head;
         given.length = length;
@@ -412,16 +461,23 @@ impl Exchange {
         (given.permit, given.permit_handle) = (std::ptr::null(), NO_HANDLE);
         // SAFETY: The sink is valid during the call of the asking side that is under way; the head is borrowed.
         let code = frame::enter(&self.asking, || unsafe { (sink.head)(sink.data, &given) });
-        if code < 0 {
-            return code;
+        if code >= 0 {
+            // SAFETY: The permit is valid for the call, says the ABI, and its hooks are statics of the library.
+            let permit = unsafe {
+                head.permit.as_ref().and_then(|permit| Some((permit, permit.hooks.get()?)))
+            };
+            if let Some((permit, hooks)) = permit {
+                *self.permit.borrow_mut() = Some(Owned::new(from, permit.data, hooks.drop));
+            }
+            return code::READY;
         }
-        // SAFETY: The permit is valid for the call, says the ABI, and its hooks are statics of the library.
-        let permit =
-            unsafe { head.permit.as_ref().and_then(|permit| Some((permit, permit.hooks.get()?))) };
-        if let Some((permit, hooks)) = permit {
-            *self.permit.borrow_mut() = Some(Owned::new(from, permit.data, hooks.drop));
+        // The call does not succeed, so the body is the answering side's still.
+        match self.response.replace(ResponseBody::Empty) {
+            ResponseBody::Plugin(body) => body.disown(),
+            ResponseBody::Exchange(inner) => inner.cancel(),
+            _ => {}
         }
-        code::READY
+        code
     }
 
     fn take_body(
@@ -449,6 +505,9 @@ impl Exchange {
             }
             BODY_EXCHANGE => {
                 let exchange: Rc<Exchange> = from.handles.get(head.exchange)?;
+                if exchange.status.get() == 0 {
+                    return Err(code::INVALID);
+                }
                 let _ = from.handles.remove(head.exchange);
                 Ok((ResponseBody::Exchange(exchange), head.length))
             }
@@ -456,19 +515,20 @@ impl Exchange {
         }
     }
 
-    fn tell(&self, status: u32, outcome: u32, bytes: u64) {
-        let Some(head) = self.head.borrow().clone() else { return };
-        let answering =
-            self.answering.borrow().as_ref().map(|answering| answering.generation.clone());
+    fn tell(&self, observed: &Observed, status: u32, outcome: u32, bytes: u64) {
+        let answered_by = self.answered_by.as_ref().and_then(|it| it.borrow().clone());
+        let answering = || Some(self.answering.borrow().as_ref()?.generation.clone());
+        let answering = answered_by.or_else(answering);
         let handler = answering
             .as_ref()
             .map_or(Slice::NONE, |generation| Slice::new(generation.name().as_bytes()));
         let ended_ns = self.asking.instance.registry.clock.now_ns();
-        head.with(|head| {
+        observed.head.with(|head| {
+            let (host, path) = target(head);
             let record = ExchangeRecord {
                 method: head.method,
                 authority: head.authority,
-                path: head.path,
+                path: observed.path.as_ref().map_or(head.path, |path| Slice::new(path)),
                 query: head.query,
                 referer: field(head, b"referer"),
                 user_agent: field(head, b"user-agent"),
@@ -484,8 +544,8 @@ impl Exchange {
                 connection: head.connection,
                 spare: [0; 4],
             };
-            for observer in self.site.observers() {
-                observer.ended(&record);
+            for observer in self.site.observers(host, path) {
+                observer.handler.ended(&record);
             }
         });
     }
@@ -518,16 +578,48 @@ impl Request {
         waker: &Waker,
     ) -> Result<Handle, Code> {
         let exchange = &self.exchange;
-        let own = PluginBody::of_request(filter, start.body).map(Rc::new);
+        let own = PluginBody::new(filter, start.body).map(Rc::new);
+        let is_same = self
+            .target
+            .as_ref()
+            .is_some_and(|(host, path)| host.as_deref() == start.host && **path == *start.path);
+        let (chain, passed, at) = if is_same {
+            (exchange.chain.clone(), exchange.passed.clone(), self.behind)
+        } else {
+            let (chain, passed) = self.redirected(&start);
+            (Rc::new(chain), Some(Rc::new(passed)), 0)
+        };
         let plan = Plan {
-            chain: exchange.chain.clone(),
-            at: self.behind,
+            chain,
+            passed,
+            at,
             owns_body: own.is_some(),
             body: own.or_else(|| exchange.request_body.clone()),
-            observed: false,
+            observed: None,
+            answered_by: exchange.answered_by.clone(),
         };
         Exchange::begin(filter, &exchange.site, plan, &start, waker)
     }
+
+    /// Who wants the request that this filter has made of the one that it got: the filters that have not had it yet,
+    /// wherever they stand, so that none is got round by a change of the path; and the handlers.
+    fn redirected(&self, start: &Start<'_>) -> (Matches, Passed) {
+        let exchange = &self.exchange;
+        let mut passed = exchange.passed.as_deref().cloned().unwrap_or_default();
+        passed.extend(exchange.chain.routes[..self.behind].iter().cloned());
+        let mut matches = exchange.site.matching(start.host, start.path);
+        matches.routes.retain(|route| !passed.iter().any(|passed| Rc::ptr_eq(passed, route)));
+        let is_filter = |route: &&Rc<http::Route<_>>| route.key.kind == RouteKind::Filter;
+        matches.filter_count = matches.routes.iter().take_while(is_filter).count();
+        (matches, passed)
+    }
+}
+
+/// The host that a head asks, if that is text, and the path.
+pub fn target(head: &RequestHead) -> (Option<&str>, &str) {
+    // SAFETY: The head is valid for the call that is under way.
+    let text = |slice: Slice| unsafe { slice.get() }.and_then(|it| std::str::from_utf8(it).ok());
+    (text(head.authority).filter(|host| !host.is_empty()), text(head.path).unwrap_or_default())
 }
 
 /// The value of a field, or `NONE`.

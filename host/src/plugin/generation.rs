@@ -318,21 +318,32 @@ impl Generation {
         }
     }
 
-    /// Has requests find its routes, and observers hear.
-    pub fn mount(&self) {
+    /// Has requests find its routes, and its observers hear; all of them or, if they do not fit, none. They take the places of
+    /// those of the generation `replacing`, which finds no new work any more.
+    ///
+    /// # Errors
+    /// There is no room for all of them; nothing has changed then.
+    pub fn mount(&self, replacing: Option<&Generation>) -> Result<(), String> {
+        let routes = self.handles.all::<Route>();
+        let observers = self.handles.all::<ObserverEntry>();
+        let wanted = routes.len() + observers.len() - self.mounted();
+        let freed = replacing.map_or(0, Generation::mounted);
+        let room = self.instance.registry.sites.room(wanted, freed);
+        let mut room = room.map_err(|full| full.to_string())?;
+        routes.iter().for_each(|(_, route)| route.mount(&mut room));
+        observers.iter().for_each(|(_, observer)| observer.mount(&mut room));
+        if let Some(old) = replacing {
+            old.unmount();
+        }
+        Ok(())
+    }
+
+    /// How many of its routes and observers are mounted.
+    fn mounted(&self) -> usize {
         let (routes, observers) =
             (self.handles.all::<Route>(), self.handles.all::<ObserverEntry>());
-        let missing = routes.iter().filter(|(_, route)| !route.mount()).count()
-            + observers.iter().filter(|(_, observer)| !observer.mount()).count();
-        if missing > 0 {
-            tracing::error!(
-                instance = self.name(),
-                missing,
-                "routes are missing: there are as many as `http_routes_max` allows, and requests for those beyond go to others; \
-                 unload what is not needed and `reload {}`, or raise the limit below [host.limits] and restart",
-                self.name()
-            );
-        }
+        routes.iter().filter(|(_, route)| route.mount.is_taken()).count()
+            + observers.iter().filter(|(_, observer)| observer.mount.is_taken()).count()
     }
 
     /// Has no new request find its routes, and its observers hear no more.

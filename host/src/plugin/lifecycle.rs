@@ -89,9 +89,12 @@ async fn bring_up(
         discard(&generation).await;
         return Err(Refused(format!("cannot load `{}`: {reason}", spec.name)));
     }
+    if let Err(reason) = activate(&generation, None) {
+        discard(&generation).await;
+        return Err(Refused(format!("cannot load `{}`: {reason}", spec.name)));
+    }
     instance.quota.set_max(quota_of(spec));
     instance.listen(&addresses_of(spec), listeners).await;
-    activate(&generation);
     tracing::info!(
         instance = instance.name,
         generation = generation.number,
@@ -281,11 +284,16 @@ fn root(library: &Library) -> Result<*const Root, String> {
     Ok(root)
 }
 
-/// Has new work go to a generation: its routes and observers are mounted, and it becomes the current one.
-pub fn activate(generation: &Rc<Generation>) {
+/// Has new work go to a generation: its routes and observers are mounted, in the places of those of `replacing`, and it
+/// becomes the current one.
+///
+/// # Errors
+/// Its routes do not fit; nothing has changed then.
+pub fn activate(generation: &Rc<Generation>, replacing: Option<&Generation>) -> Result<(), String> {
+    generation.mount(replacing)?;
     generation.phase.set(Phase::Running);
-    generation.mount();
     generation.instance.set_current(Some(generation.clone()));
+    Ok(())
 }
 
 /// Has no new work go to a generation.

@@ -12,7 +12,7 @@ use medusa_abi::{
 use crate::{
     http::{
         route::{RouteKey, RouteToken},
-        site,
+        site::{self, Room},
     },
     plugin::{frame, generation::Generation, owned::Owned},
 };
@@ -32,12 +32,10 @@ pub struct Route {
     pub object: Owned,
     /// Its code.
     pub hooks: Table<HandlerHooks>,
-    /// Where it is mounted, and what it is.
-    pub key: RouteKey,
+    /// Its place.
+    pub mount: Mount,
     /// The order that the plugin and the configuration ask for.
     pub order: i32,
-    site: Rc<Site>,
-    token: Cell<Option<RouteToken>>,
     requests: Cell<u64>,
 }
 
@@ -47,28 +45,48 @@ pub struct ObserverEntry {
     pub object: Owned,
     /// Its code.
     pub hooks: Table<ObserverHooks>,
+    /// What it hears of.
+    pub mount: Mount,
+    told: Cell<u64>,
+}
+
+/// A place at a site, taken or not.
+pub struct Mount {
+    /// What stands there.
+    pub key: RouteKey,
     site: Rc<Site>,
     token: Cell<Option<RouteToken>>,
 }
 
+impl Mount {
+    /// A place that is not taken yet.
+    pub fn new(site: Rc<Site>, key: RouteKey) -> Mount {
+        Mount { key, site, token: Cell::new(None) }
+    }
+
+    /// Whether it was taken and not given up since.
+    pub fn is_taken(&self) -> bool {
+        self.token.get().is_some()
+    }
+
+    fn take(&self, insert: impl FnOnce(&Site, RouteKey) -> RouteToken) {
+        if !self.is_taken() {
+            self.token.set(Some(insert(&self.site, self.key.clone())));
+        }
+    }
+
+    /// Has no new request find it, or has it told of nothing more.
+    pub fn give_up(&self) {
+        if let Some(token) = self.token.take() {
+            self.site.remove(token);
+        }
+    }
+}
+
 impl Route {
     /// A route that is not in its site's table yet.
-    pub fn new(
-        object: Owned,
-        hooks: Table<HandlerHooks>,
-        key: RouteKey,
-        order: i32,
-        site: Rc<Site>,
-    ) -> Rc<Route> {
-        Rc::new(Route {
-            object,
-            hooks,
-            key,
-            order,
-            site,
-            token: Cell::new(None),
-            requests: Cell::new(0),
-        })
+    pub fn new(object: Owned, hooks: Table<HandlerHooks>, mount: Mount, order: i32) -> Rc<Route> {
+        Rc::new(Route { object, hooks, mount, order, requests: Cell::new(0) })
     }
 
     /// Whose it is.
@@ -87,38 +105,36 @@ impl Route {
         self.requests.get()
     }
 
-    /// Has requests find it. `false` if there are as many routes as there may be.
-    pub fn mount(self: &Rc<Self>) -> bool {
-        if self.token.get().is_none() {
-            self.token.set(self.site.insert(self.key.clone(), self.order, self.clone()).ok());
-        }
-        self.token.get().is_some()
+    /// Has requests find it.
+    pub fn mount(self: &Rc<Self>, room: &mut Room) {
+        self.mount.take(|site, key| site.insert(room, key, self.order, self.clone()));
     }
 
     /// Has no new request find it.
     pub fn unmount(&self) {
-        if let Some(token) = self.token.take() {
-            self.site.remove(token);
-        }
+        self.mount.give_up();
     }
 }
 
 impl ObserverEntry {
     /// An observer that is not in its site's list yet.
-    pub fn new(object: Owned, hooks: Table<ObserverHooks>, site: Rc<Site>) -> Rc<ObserverEntry> {
-        Rc::new(ObserverEntry { object, hooks, site, token: Cell::new(None) })
+    pub fn new(object: Owned, hooks: Table<ObserverHooks>, mount: Mount) -> Rc<ObserverEntry> {
+        Rc::new(ObserverEntry { object, hooks, mount, told: Cell::new(0) })
     }
 
-    /// Has it told of what ends from now on. `false` if there are as many as there may be.
-    pub fn mount(self: &Rc<Self>) -> bool {
-        if self.token.get().is_none() {
-            self.token.set(self.site.observe(self.clone()).ok());
-        }
-        self.token.get().is_some()
+    /// Has it told of what ends from now on.
+    pub fn mount(self: &Rc<Self>, room: &mut Room) {
+        self.mount.take(|site, key| site.observe(room, key, self.clone()));
+    }
+
+    /// How often it was told of something.
+    pub fn told(&self) -> u64 {
+        self.told.get()
     }
 
     /// Tells it.
     pub fn ended(&self, record: &ExchangeRecord) {
+        self.told.set(self.told.get() + 1);
         frame::enter(self.object.generation(), || {
             // SAFETY: The hooks are statics of a library that is mapped while `object` lives; the record is borrowed.
             unsafe { self.hooks.get() }
@@ -128,8 +144,6 @@ impl ObserverEntry {
 
     /// Has it told of nothing more.
     pub fn unmount(&self) {
-        if let Some(token) = self.token.take() {
-            self.site.remove(token);
-        }
+        self.mount.give_up();
     }
 }

@@ -161,9 +161,7 @@ fn switch(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<(), String> {
         let version = old.manifest.state.as_ref().map_or(0, |state| state.writes);
         new.import_state(version, &state)?;
     }
-    // The new routes are mounted before the old ones go, so that they take over their numbers and places.
-    lifecycle::activate(new);
-    old.unmount();
+    lifecycle::activate(new, Some(old))?;
     old.phase.set(crate::plugin::generation::Phase::Draining);
     Ok(())
 }

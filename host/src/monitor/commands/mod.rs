@@ -160,10 +160,14 @@ pub const COMMANDS: &[Command] = &[
         name: "routes move",
         arguments: &[
             argument(Form::Required, "ID", "the route, as `routes` shows it"),
-            argument(Form::Required, "PLACE", "first, last, before or after"),
+            argument(
+                Form::Required,
+                "PLACE",
+                "first, last, before or after; back takes the move back",
+            ),
             argument(Form::Optional, "OTHER", "the route to stand before or after"),
         ],
-        summary: "move a route among those of its kind",
+        summary: "move a filter among those of its server, or a handler among those of its path",
         role: Role::Operator,
         changes: true,
         run: |call| Box::pin(routes::move_route(call)),

@@ -106,6 +106,7 @@ async fn what_is_asked_for_is_done() {
     check_done("kill 7", 0, "kill 7").await;
     check_done("routes move 3 first", 0, "move 3 First").await;
     check_done("routes move 3 after 4", 0, "move 3 After(4)").await;
+    check_done("routes move 3 back", 0, "move 3 Back").await;
     check_done("chat kick ada --hard --json", 0, "chat kick [\"ada\", \"--hard\"] json=true").await;
 }
 

@@ -7,8 +7,8 @@ use medusa_abi::{
     data::{Handle, InstanceId, Slice},
     host::HttpCallbacks,
     http::{
-        BodySource, ExchangeRecord, FrameSink, Handler, HeadSink, Observer, ROUTE_FILTER,
-        ROUTE_HANDLER, RequestHead, ResponseHead, RouteSpec,
+        BodySource, ExchangeRecord, FrameSink, Handler, HeadSink, Observer, ObserverHooks,
+        ROUTE_FILTER, ROUTE_HANDLER, RequestHead, ResponseHead, RouteSpec,
     },
     task::Waker,
 };
@@ -18,15 +18,16 @@ use crate::{
         host::HostPattern,
         path,
         route::{RouteKey, RouteKind},
+        site::Room,
     },
     plugin::{
         body,
         callbacks::{answer, handle, text, with, with_waker},
-        exchange::{Exchange, Request, Start},
+        exchange::{Exchange, Request, Start, target},
         frame::current,
         generation::{Generation, Phase},
         owned::Owned,
-        route::{ObserverEntry, Route, Site},
+        route::{Mount, ObserverEntry, Route, Site},
     },
 };
 
@@ -76,35 +77,62 @@ unsafe fn add_route(
         ROUTE_FILTER => RouteKind::Filter,
         _ => return Err(code::INVALID),
     };
-    let (key, order, site) =
-        place(generation, kind, &path, host.as_deref(), order).map_err(|reason| {
-            tracing::warn!(
-                instance = generation.name(),
-                path,
-                "a route cannot be mounted: {reason}"
-            );
-            code::INVALID
-        })?;
+    let mount = place(generation, kind, &path, host.as_deref())?;
+    let order = generation.instance.spec.borrow().order.saturating_add(order);
+    let mut room = room(generation)?;
     let object = Owned::new(generation, handler.data, hooks.drop);
-    let route = Route::new(object, handler.hooks, key, order, site);
-    if generation.phase.get() == Phase::Running && !route.mount() {
-        route.object.disown();
-        return Err(generation.limited("http_routes_max"));
+    let route = Route::new(object, handler.hooks, mount, order);
+    let handle = generation
+        .handles
+        .insert(route.clone(), routes_max(generation))
+        .map_err(|code| not_kept(generation, &route.object, code))?;
+    if let Some(room) = &mut room {
+        route.mount(room);
     }
-    generation.handles.insert(route.clone(), u64::MAX).inspect_err(|_| {
-        route.unmount();
-        route.object.disown();
-    })
+    Ok(handle)
 }
 
-/// Where a route of the plugin's ends up, with what the configuration says of its instance.
+/// Room for one more, if it is to be mounted at once: before the switch it is counted with all others.
+fn room(generation: &Generation) -> Result<Option<Room>, Code> {
+    if generation.phase.get() != Phase::Running {
+        return Ok(None);
+    }
+    let room = generation.instance.registry.sites.room(1, 0);
+    room.map(Some).map_err(|_| generation.limited("http_routes_max"))
+}
+
+/// Leaves an object that finds no place in the table to the plugin.
+fn not_kept(generation: &Generation, object: &Owned, code: Code) -> Code {
+    object.disown();
+    if code == code::LIMIT { generation.limited("http_routes_max") } else { code }
+}
+
+fn routes_max(generation: &Generation) -> u64 {
+    generation.instance.registry.sites.routes_max() as u64
+}
+
+/// Where a route of the plugin's ends up, with what the configuration says of its instance. If that cannot be, the log has
+/// the reason.
 fn place(
     generation: &Generation,
     kind: RouteKind,
     path: &str,
     host: Option<&str>,
-    order: i32,
-) -> Result<(RouteKey, i32, Rc<Site>), String> {
+) -> Result<Mount, Code> {
+    let key = key(generation, kind, path, host).map_err(|reason| {
+        let (instance, kind) = (generation.name(), kind.as_str());
+        tracing::warn!(instance, path, "the {kind} cannot be mounted: {reason}");
+        code::INVALID
+    })?;
+    Ok(Mount::new(site(generation), key))
+}
+
+fn key(
+    generation: &Generation,
+    kind: RouteKind,
+    path: &str,
+    host: Option<&str>,
+) -> Result<RouteKey, String> {
     let spec = generation.instance.spec.borrow().clone();
     let pattern =
         |host: Option<&str>| HostPattern::parse(host.unwrap_or("*")).map_err(|error| error.0);
@@ -114,9 +142,28 @@ fn place(
         .ok_or("its host is outside of the one that the instance is configured for")?;
     let whole = path::join(spec.path.as_deref().unwrap_or("/"), path);
     let path = path::mount_point(&whole).map_err(|error| error.to_string())?;
-    let key = RouteKey { instance: generation.name().into(), kind, host, path: path.into() };
-    let order = spec.order.saturating_add(order);
-    Ok((key, order, site(generation)))
+    let mut key =
+        RouteKey { instance: generation.name().into(), kind, host, path: path.into(), index: 0 };
+    key.index = free_index(generation, &key);
+    Ok(key)
+}
+
+/// The first index that nothing else of the generation has at the same place.
+fn free_index(generation: &Generation, key: &RouteKey) -> u32 {
+    let mut used: Vec<u32> = Vec::new();
+    let mut note = |other: &RouteKey| {
+        if (RouteKey { index: key.index, ..other.clone() }) == *key {
+            used.push(other.index);
+        }
+    };
+    generation.handles.all::<Route>().iter().for_each(|(_, route)| note(&route.mount.key));
+    let observers = generation.handles.all::<ObserverEntry>();
+    observers.iter().for_each(|(_, observer)| note(&observer.mount.key));
+    used.sort_unstable();
+    used.iter()
+        .zip(0..)
+        .find(|(used, free)| *used != free)
+        .map_or(used.len() as u32, |(_, free)| free)
 }
 
 /// The site that an extension extends, which is its own if it is a server of HTTP itself.
@@ -133,17 +180,28 @@ unsafe extern "C" fn observer_add(id: InstanceId, observer: Observer) -> Code {
     current(id, |generation| {
         // SAFETY: The hooks are valid for the call, says the ABI.
         let Some(hooks) = (unsafe { observer.hooks.get() }) else { return code::INVALID };
-        let object = Owned::new(generation, observer.data, hooks.drop);
-        let entry = ObserverEntry::new(object, observer.hooks, site(generation));
-        if generation.phase.get() == Phase::Running && !entry.mount() {
-            entry.object.disown();
-            return generation.limited("http_routes_max");
-        }
-        handle(generation.handles.insert(entry.clone(), u64::MAX).inspect_err(|_| {
-            entry.unmount();
-            entry.object.disown();
-        }))
+        handle(add_observer(generation, observer, hooks))
     })
+}
+
+/// An observer hears of what its instance is configured for: its `host` and `path` narrow it.
+fn add_observer(
+    generation: &Rc<Generation>,
+    observer: Observer,
+    hooks: &ObserverHooks,
+) -> Result<Handle, Code> {
+    let mount = place(generation, RouteKind::Observer, "/", None)?;
+    let mut room = room(generation)?;
+    let object = Owned::new(generation, observer.data, hooks.drop);
+    let entry = ObserverEntry::new(object, observer.hooks, mount);
+    let handle = generation
+        .handles
+        .insert(entry.clone(), routes_max(generation))
+        .map_err(|code| not_kept(generation, &entry.object, code))?;
+    if let Some(room) = &mut room {
+        entry.mount(room);
+    }
+    Ok(handle)
 }
 
 unsafe extern "C" fn exchange_respond(
@@ -195,11 +253,14 @@ unsafe extern "C" fn exchange_next(
             Ok(request) => request,
             Err(code) => return code,
         };
-        let start = Start { head, body, sink };
-        // SAFETY: The waker is as the ABI says.
-        unsafe {
-            with_waker(generation, waker, |waker| handle(request.next(generation, start, waker)))
-        }
+        with_start(head, body, sink, |start| {
+            // SAFETY: The waker is as the ABI says.
+            unsafe {
+                with_waker(generation, waker, |waker| {
+                    handle(request.next(generation, start, waker))
+                })
+            }
+        })
     })
 }
 
@@ -215,24 +276,32 @@ unsafe extern "C" fn exchange_start(
         let Some(head) = (unsafe { head.as_ref() }).filter(|head| is_sound(head)) else {
             return code::INVALID;
         };
-        // SAFETY: `is_sound` has looked at every slice.
-        let (path, authority) = unsafe { (head.path.get(), head.authority.get()) };
-        let Ok(path) = normal(path.unwrap_or_default()) else { return code::INVALID };
-        let host = authority
-            .filter(|host| !host.is_empty())
-            .and_then(|host| std::str::from_utf8(host).ok());
         generation.count_request();
         let site = generation.instance.registry.sites.site(generation.name());
-        let chain = site.matching(host, &path);
-        let head = RequestHead { path: Slice::new(path.as_bytes()), ..*head };
-        let start = Start { head: &head, body, sink };
-        // SAFETY: The waker is as the ABI says.
-        unsafe {
-            with_waker(generation, waker, |waker| {
-                handle(Exchange::start(generation, &site, chain, start, waker))
-            })
-        }
+        with_start(head, body, sink, |start| {
+            // SAFETY: The waker is as the ABI says.
+            unsafe {
+                with_waker(generation, waker, |waker| {
+                    handle(Exchange::start(generation, &site, start, waker))
+                })
+            }
+        })
     })
+}
+
+/// Calls `begin` with a sound head whose path is brought into normal form; `INVALID` if it has none.
+fn with_start(
+    head: &RequestHead,
+    body: BodySource,
+    sink: HeadSink,
+    begin: impl FnOnce(Start<'_>) -> Code,
+) -> Code {
+    // SAFETY: `is_sound` has looked at every slice.
+    let path_sent = unsafe { head.path.get() }.unwrap_or_default();
+    let Ok(path) = normal(path_sent) else { return code::INVALID };
+    let head = RequestHead { path: Slice::new(path.as_bytes()), ..*head };
+    let (host, _) = target(&head);
+    begin(Start { head: &head, path: &path, path_sent, host, body, sink })
 }
 
 /// The path in normal form; `*`, which `OPTIONS` may ask for, stands for the root.
@@ -299,8 +368,14 @@ unsafe extern "C" fn exchange_report(id: InstanceId, record: *const ExchangeReco
         // SAFETY: The record is valid for the call, says the ABI.
         let Some(record) = (unsafe { record.as_ref() }) else { return code::INVALID };
         let record = ExchangeRecord { handler: Slice::NONE, ..*record };
-        for observer in generation.instance.registry.sites.site(generation.name()).observers() {
-            observer.ended(&record);
+        // SAFETY: The record is valid for the call; the text of a request that made no sense may make none either.
+        let text =
+            |slice: Slice| unsafe { slice.get() }.and_then(|it| std::str::from_utf8(it).ok());
+        // SAFETY: As above.
+        let path = unsafe { record.path.get() }.and_then(|path| normal(path).ok());
+        let site = generation.instance.registry.sites.site(generation.name());
+        for observer in site.observers(text(record.authority), path.as_deref().unwrap_or("/")) {
+            observer.handler.ended(&record);
         }
         code::READY
     })
