@@ -161,6 +161,16 @@ impl Client {
         self.head_response()
     }
 
+    /// Goes without a word: the peer gets a reset.
+    ///
+    /// # Panics
+    ///
+    /// When the socket cannot be set up for it.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO))
+            .expect("a socket can be told not to linger");
+    }
+
     /// Waits for the end of the connection, and says which it was.
     ///
     /// # Panics

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result, io_error},
     handle::Owned,
     host::{bytes_of, host},
-    http::{Body, Request, Response, Route, body::Inner, fields, handler::add_route},
+    http::{Body, Request, Response, ResponseExt, Route, body::Inner, fields, handler::add_route},
     register::Registration,
     source, waker,
 };
@@ -33,10 +33,12 @@ pub struct Next(Handle);
 
 impl Next {
     /// Has the request answered, changed or not. The response's body has not been read yet, and is passed on without a
-    /// copy if it is not looked at.
+    /// copy if it is not looked at. Where nobody answers, the response is 404.
+    ///
+    /// A changed path or host finds its own handlers, and the filters there that have not had the request.
     ///
     /// # Errors
-    /// When nobody answers it (404 is fit), and when who does fails.
+    /// When who answers fails.
     pub async fn run(self, mut request: Request) -> Result<Response> {
         let mut body = Some(request.take_body());
         let mut exchange: Option<Owned> = None;
@@ -90,9 +92,7 @@ impl Next {
             }
             std::task::Poll::Ready(match (taken, exchange.take()) {
                 (Some(taken), Some(exchange)) => Ok(taken.into_response(exchange)),
-                _ if code == code::NOT_FOUND => {
-                    Err(Error::from(io_error(code)).context("nobody answers the request"))
-                }
+                _ if code == code::NOT_FOUND => Ok(Response::status_only(StatusCode::NOT_FOUND)),
                 _ => Err(Error::from(io_error(code)).context("the request was not answered")),
             })
         })
