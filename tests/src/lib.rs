@@ -35,6 +35,6 @@ pub use levels::{Image, Levels, images, still_mapped};
 pub use monitor::Monitor;
 pub use process::{Descriptor, Mapping, Process, Thread};
 pub use server::Server;
-pub use tool::{skip, tool, tool_from};
+pub use tool::{newest, skip, tool, tool_from};
 pub use tree::Tree;
 pub use wait::{soak_count, wait_for, wait_until};

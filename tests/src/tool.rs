@@ -75,8 +75,22 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// Brings a Debian package to the newest version that there is, if it can be had: a list of packages may be older than what a
+/// test needs.
+///
+/// # Errors
+///
+/// A sentence that says why not.
+pub fn newest(package: &str) -> Result<(), String> {
+    install_with(package, &[&["update"]])
+}
+
 /// Installs a Debian package; or says why not.
 fn install(package: &str) -> Result<(), String> {
+    install_with(package, &[])
+}
+
+fn install_with(package: &str, before: &[&[&str]]) -> Result<(), String> {
     if find("apt-get").is_none() {
         return Err(format!("no apt-get to install {package} with"));
     }
@@ -87,6 +101,7 @@ fn install(package: &str) -> Result<(), String> {
     let lock = File::create(Tree::get().root().join("apt.lock"))
         .and_then(|file| file.lock().map(|()| file));
     let _lock = lock.map_err(|error| format!("the lock of apt-get cannot be had: {error}"))?;
+    before.iter().try_for_each(|arguments| apt_get(arguments))?;
     let install = ["install", "--yes", "--no-install-recommends", package];
     apt_get(&install).or_else(|_| apt_get(&["update"]).and_then(|()| apt_get(&install)))
 }

@@ -77,17 +77,19 @@ fn a_star_in_host_stands_for_all_names_below_at_any_depth() {
 }
 
 #[test]
-fn routes_beyond_the_limit_are_said_to_be_missing() {
+fn an_extension_whose_routes_do_not_fit_is_refused_by_the_limits_name() {
     let server = Server::start(
         "[host.limits]\nhttp_routes_max = 1\n\
          [[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n\
          [[plugin]]\nname = \"one\"\nlibrary = \"hello\"\nattach = \"web\"\n\
          [[plugin]]\nname = \"two\"\nlibrary = \"hello\"\nattach = \"web\"\npath = \"/two\"\n",
     );
-    server.wait_for_log("routes are missing");
-    let log = server.log();
-    let line = log.lines().find(|line| line.contains("routes are missing")).unwrap();
-    assert!(line.contains("two") && line.contains("http_routes_max"), "{line}");
+    let two = server.plugin("two");
+    assert_eq!(two[0]["state"], "failed", "{two:?}");
+    let reason = two[0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("http_routes_max"), "{reason}");
+    let mut client = Client::connect(server.address("web"));
+    assert_eq!((client.get("/hello").status, client.get("/two/hello").status), (200, 404));
 }
 
 #[test]

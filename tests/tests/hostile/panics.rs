@@ -110,7 +110,8 @@ impl Host {
 fn in_prepare_and_start() {
     for place in ["load", "start"] {
         let mut host = Host::that_panics_at(place);
-        assert!(host.server.plugin("unruly").is_empty());
+        let unruly = host.server.plugin("unruly");
+        assert!(unruly.len() == 1 && unruly[0]["state"] == "failed", "{unruly:?}");
         host.server.wait_for_log(&format!("the plugin panicked: in {place}"));
         let output = host.server.ctl(["load", "unruly"]);
         output.refused("cannot load `unruly`");
