@@ -223,8 +223,8 @@ impl Connection {
     /// Drops the connection with a reset: what was not sent yet is lost, and the peer is told so.
     pub fn abort(self) {
         let host = host();
-        // SAFETY: Numbers only.
-        unsafe { (host.net.conn_abort)(host.instance, self.handle.get()) };
+        // SAFETY: Numbers only. The host drops the handle with the connection.
+        unsafe { (host.net.conn_abort)(host.instance, self.into_raw()) };
     }
 
     /// Waits until the peer has gone altogether, not only ended its half.

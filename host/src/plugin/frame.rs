@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // Frames are on the stack, and reached from callbacks by a raw pointer.
 
 use std::{
+    any::type_name,
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
@@ -19,7 +20,15 @@ use medusa_abi::{
     data::InstanceId,
 };
 
-use crate::plugin::{generation::Generation, waker::WakerCell};
+use crate::{
+    plugin::{
+        generation::Generation,
+        misuse::{Misuse, callback},
+        off_loop::OffLoop,
+        waker::WakerCell,
+    },
+    sys::process,
+};
 
 /// One call into a plugin.
 struct Frame {
@@ -82,19 +91,74 @@ pub fn running() -> (InstanceId, u64) {
 
 /// The body of a callback: calls `f` with the generation that is being called, if that is `instance`, else answers
 /// `WRONG_THREAD`. A panic in the host's own code is our bug; it is logged and does not cross.
-pub fn current(instance: InstanceId, f: impl FnOnce(&Rc<Generation>) -> Code) -> Code {
-    let frame = CURRENT.get();
-    // SAFETY: A frame that is set is on the stack of this thread, below us.
-    let Some(frame) = (unsafe { frame.as_ref() }) else { return code::WRONG_THREAD };
-    // SAFETY: The frame borrows the `Rc` for as long as it is set.
-    let generation = unsafe { &*frame.generation };
-    if generation.id != instance {
-        return code::WRONG_THREAD;
+pub fn current<F: FnOnce(&Rc<Generation>) -> Code>(instance: InstanceId, f: F) -> Code {
+    current_of(instance, type_name::<F>(), f)
+}
+
+/// As [`current`], for a helper of callbacks: `closure` is the type that names the callback.
+pub fn current_of(
+    instance: InstanceId,
+    closure: &'static str,
+    f: impl FnOnce(&Rc<Generation>) -> Code,
+) -> Code {
+    let answer = current_for_others(instance, closure, f);
+    if answer == code::INVALID
+        && let Some(generation) = running_generation()
+        && generation.id == instance
+    {
+        generation.off_loop.misused(
+            Misuse::Argument,
+            format_args!(
+                "an argument of `{}` makes no sense: a pointer that is null, a length that no memory has, or what is not known",
+                callback(closure)
+            ),
+        );
     }
-    catch_unwind(AssertUnwindSafe(|| f(generation))).unwrap_or_else(|_| {
-        tracing::error!(instance = %generation.name(), "a callback of the host panicked; this is a bug in medusa");
-        code::INVALID
-    })
+    answer
+}
+
+/// As [`current_of`], for callbacks that pass on what others gave to the plugin: that it makes no sense is not the plugin's doing.
+pub fn current_for_others(
+    instance: InstanceId,
+    closure: &'static str,
+    f: impl FnOnce(&Rc<Generation>) -> Code,
+) -> Code {
+    match running_generation() {
+        Some(generation) if generation.id == instance => catch_unwind(AssertUnwindSafe(|| f(generation)))
+            .unwrap_or_else(|_| {
+                tracing::error!(instance = %generation.name(), "a callback of the host panicked; this is a bug in medusa");
+                code::INVALID
+            }),
+        running => {
+            refuse(instance, running, callback(closure));
+            code::WRONG_THREAD
+        }
+    }
+}
+
+/// The generation whose code the loop is in.
+fn running_generation<'a>() -> Option<&'a Rc<Generation>> {
+    // SAFETY: A frame that is set is on the stack of this thread, below us, and borrows the `Rc` for as long as it is set.
+    unsafe { CURRENT.get().as_ref().map(|frame| &*frame.generation) }
+}
+
+fn refuse(instance: InstanceId, running: Option<&Rc<Generation>>, callback: &str) {
+    let claimed = OffLoop::find(instance);
+    if let Some(running) = running {
+        let claimed = claimed.map_or("nobody".to_owned(), |claimed| format!("`{}`", claimed.name));
+        let what = format_args!(
+            "it called `{callback}` in the name of {claimed}, by a number that is not its own"
+        );
+        running.off_loop.misused(Misuse::Instance, what);
+    } else if let Some(claimed) = claimed {
+        // The system knows it; a thread that the plugin started is none of this standard library's.
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        let name = process::thread_name(thread).unwrap_or_default();
+        let what = format_args!(
+            "it called `{callback}` on the thread `{name}` and in no call of its own; outside of those, only `log` and `post` are possible"
+        );
+        claimed.misused(Misuse::Thread, what);
+    }
 }
 
 /// Calls `f` with the waker of the poll that is under way, if `cell` is its cell. Answers whether it was.

@@ -155,7 +155,7 @@ impl Generation {
             limits,
             phase: Cell::new(Phase::Starting),
             reason: RefCell::default(),
-            handles: Handles::default(),
+            handles: Handles::of(off_loop.clone()),
             futures: RefCell::default(),
             cells: Cells::default(),
             foreign_wakers: Arc::default(),

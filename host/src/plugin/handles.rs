@@ -5,8 +5,12 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     rc::Rc,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use medusa_abi::{
@@ -20,6 +24,8 @@ use crate::{
     plugin::{
         exchange::{Exchange, Request},
         future::PluginFuture,
+        misuse::Misuse,
+        off_loop::OffLoop,
         offer::{Call, CommandEntry, IncomingCall, Metric, ResponderEntry},
         route::{ObserverEntry, Route},
         serve::Service,
@@ -96,8 +102,8 @@ pub trait Held: Sized {
 }
 
 /// The table.
-#[derive(Default)]
 pub struct Handles {
+    owner: Arc<OffLoop>,
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<u32>>,
     counts: [Cell<u32>; KINDS],
@@ -110,6 +116,17 @@ struct Slot {
 }
 
 impl Handles {
+    /// A table of a generation's.
+    pub fn of(owner: Arc<OffLoop>) -> Handles {
+        Handles {
+            owner,
+            slots: RefCell::default(),
+            free: RefCell::default(),
+            counts: Default::default(),
+            closed: Cell::new(false),
+        }
+    }
+
     /// Puts something into the table.
     ///
     /// # Errors
@@ -142,13 +159,44 @@ impl Handles {
     /// `STALE` if it is not in the table, or is something else.
     pub fn get<T: Held>(&self, handle: Handle) -> Result<Rc<T>, Code> {
         let slots = self.slots.borrow();
-        slots
-            .get(handle as u32 as usize)
-            .filter(|slot| slot.number == (handle >> 32) as u32)
-            .and_then(|slot| slot.resource.as_ref())
-            .and_then(T::of)
-            .cloned()
-            .ok_or(code::STALE)
+        let slot = slots.get(handle as u32 as usize);
+        let slot = slot.filter(|slot| slot.number == (handle >> 32) as u32);
+        let resource = slot.and_then(|slot| slot.resource.as_ref());
+        if let Some(found) = resource.and_then(T::of) {
+            return Ok(found.clone());
+        }
+        let other = resource.map(Resource::kind);
+        drop(slots);
+        self.not_found(T::KIND, other);
+        Err(code::STALE)
+    }
+
+    /// Tells the log of a handle that is not what the plugin takes it for.
+    fn not_found(&self, kind: Kind, other: Option<Kind>) {
+        match other {
+            Some(other) => {
+                let what = format_args!("it used a handle as {kind:?} that stands for {other:?}");
+                self.misused(Misuse::Kind, what);
+            }
+            // These end without the plugin's doing, and others of its tasks may still have their numbers.
+            None if matches!(
+                kind,
+                Kind::Connection | Kind::IncomingCall | Kind::Request | Kind::Exchange
+            ) => {}
+            None => {
+                let what = format_args!(
+                    "it used a handle as {kind:?} that was dropped, or was never its own"
+                );
+                self.misused(Misuse::Gone, what);
+            }
+        }
+    }
+
+    /// The plugin did something against the contract. A table that was closed makes everything stale, which is not its doing.
+    pub fn misused(&self, misuse: Misuse, what: fmt::Arguments<'_>) {
+        if !self.closed.get() {
+            self.owner.misused(misuse, what);
+        }
     }
 
     /// Takes something out of the table; what is to be done with it is the caller's.

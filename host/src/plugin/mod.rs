@@ -16,6 +16,7 @@ pub mod interpose;
 pub mod library;
 pub mod lifecycle;
 pub mod manifest;
+pub mod misuse;
 pub mod off_loop;
 pub mod offer;
 pub mod owned;

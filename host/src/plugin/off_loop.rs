@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc, LazyLock, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -11,6 +12,8 @@ use std::{
 
 use medusa_abi::data::InstanceId;
 use tokio::sync::mpsc::UnboundedSender;
+
+use crate::plugin::misuse::{Misuse, Misuses};
 
 /// Posts of one generation that may wait for the loop.
 const POSTS_WAITING_MAX: usize = 4096;
@@ -31,6 +34,7 @@ pub struct OffLoop {
     pub stall: Duration,
     /// Panics that the plugin's hook has told of.
     pub panics: AtomicU64,
+    misuses: Misuses,
     id: InstanceId,
     posts: UnboundedSender<Post>,
     waiting: AtomicUsize,
@@ -50,6 +54,7 @@ impl OffLoop {
             name: name.to_owned(),
             stall,
             panics: 0.into(),
+            misuses: Misuses::default(),
             id,
             posts,
             waiting: 0.into(),
@@ -66,6 +71,11 @@ impl OffLoop {
     /// Forgets it: its generation is gone.
     pub fn forget(id: InstanceId) {
         ALL.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// The plugin did something against the contract; `what` says what.
+    pub fn misused(&self, misuse: Misuse, what: fmt::Arguments<'_>) {
+        self.misuses.count(&self.name, misuse, what);
     }
 
     /// Queues bytes for the loop. `false` if too many wait already, or the loop has ended.

@@ -65,6 +65,17 @@ impl Liars {
         assert_eq!(self.tell(lie), expected, "{lie}");
     }
 
+    /// The log names `instance` as the one that misuses the host, and says how.
+    #[track_caller]
+    fn warned(&self, instance: &str, sentence: &str) {
+        let sentence = format!("the plugin misuses the host: {sentence}");
+        self.server.wait_for_log(&sentence);
+        let log = self.server.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(&sentence)).collect();
+        let named = format!("instance=\"{instance}\"");
+        assert!(lines.iter().all(|line| line.contains("WARN") && line.contains(&named)), "{log}");
+    }
+
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.server.address("a")).expect("the liar listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero is taken");
@@ -127,7 +138,13 @@ fn lengths_and_pointers_that_do_not_go_together() {
     let mut liars = Liars::new();
     let refused = "log=INVALID post=INVALID fail=INVALID reply=INVALID responder=INVALID call=INVALID resolve=INVALID task=INVALID";
     liars.check("null-with-length", refused);
+    liars.warned("a", "an argument of `log` makes no sense");
     liars.check("above-isize-max", refused);
+    let log = liars.server.log();
+    assert!(
+        log.lines().any(|line| line.contains("misuses the host") && line.contains("times=10")),
+        "{log}"
+    );
     liars.check(
         "null-tables",
         "service=INVALID listen=DENIED job=INVALID command=INVALID metric=INVALID call=INVALID route=INVALID report=INVALID",
@@ -140,7 +157,11 @@ fn lengths_and_pointers_that_do_not_go_together() {
 fn handles_that_are_gone_or_of_another_kind() {
     let mut liars = Liars::new();
     liars.check("double-drop", "first=READY second=STALE poll=STALE reset=STALE");
+    liars
+        .warned("a", "it dropped a handle that is not there: twice, or one that was never its own");
+    liars.warned("a", "it used a handle as Timer that was dropped, or was never its own");
     liars.check("wrong-kind", "task=STALE abort=STALE exchange=STALE reply=STALE timer=PENDING");
+    liars.warned("a", "it used a handle as Task that stands for Timer");
     liars.check("no-handle", "none=STALE all=STALE small=STALE slot=STALE");
     liars.unload();
 }
@@ -151,8 +172,10 @@ fn handles_of_another_instance() {
     let (mine, number) = (liars.tell("give-handle"), liars.tell("instance"));
     let used = liars.tell_by("b", &format!("use-handle {mine}"));
     assert_eq!(used, "poll=STALE drop=STALE");
+    liars.warned("b", "it used a handle as Timer that was dropped, or was never its own");
     let spoken = liars.tell_by("b", &format!("as-another {number}"));
     assert_eq!(spoken, "now=WRONG_THREAD timer=WRONG_THREAD fail=WRONG_THREAD");
+    liars.warned("b", "it called `now_ns` in the name of `a`, by a number that is not its own");
     liars.check(&format!("use-handle {mine}"), "poll=PENDING drop=READY");
     liars.unload();
 }
@@ -165,6 +188,7 @@ fn calls_from_a_foreign_thread() {
         "now=WRONG_THREAD drop=WRONG_THREAD timer=WRONG_THREAD spawn=WRONG_THREAD service=WRONG_THREAD read=WRONG_THREAD log=READY post=READY",
     );
     liars.server.wait_for_log("posted from a foreign thread");
+    liars.warned("a", "it called `now_ns` on the thread `foreigner` and in no call of its own");
     liars.unload();
 }
 

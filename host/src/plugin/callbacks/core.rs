@@ -12,6 +12,7 @@ use tracing::{Level, level_filters::LevelFilter};
 use crate::plugin::{
     callbacks::{answer, text},
     frame::current,
+    misuse::Misuse,
     off_loop::OffLoop,
     offer, sink, waker,
 };
@@ -42,7 +43,7 @@ unsafe extern "C" fn log(
     let Some(instance) = OffLoop::find(id) else { return code::GONE };
     // SAFETY: The slices are valid for the call, says the ABI.
     let texts = unsafe { (text(target), text(message), text(fields)) };
-    let (Ok(target), Ok(message), Ok(fields)) = texts else { return code::INVALID };
+    let (Ok(target), Ok(message), Ok(fields)) = texts else { return senseless(&instance, "log") };
     let name = instance.name.as_str();
     macro_rules! write_at {
         ($level:expr) => {
@@ -56,9 +57,16 @@ unsafe extern "C" fn log(
         3 => write_at!(Level::INFO),
         4 => write_at!(Level::DEBUG),
         5 => write_at!(Level::TRACE),
-        _ => return code::INVALID,
+        _ => return senseless(&instance, "log"),
     }
     code::READY
+}
+
+/// An argument of a callback for any thread makes no sense.
+fn senseless(instance: &OffLoop, callback: &str) -> Code {
+    let what = format_args!("an argument of `{callback}` makes no sense");
+    instance.misused(Misuse::Argument, what);
+    code::INVALID
 }
 
 unsafe extern "C" fn log_level(_id: InstanceId) -> Code {
@@ -92,7 +100,7 @@ unsafe extern "C" fn post(id: InstanceId, bytes: Slice) -> Code {
     let Some(instance) = OffLoop::find(id) else { return code::GONE };
     // SAFETY: The slice is valid for the call, says the ABI.
     match unsafe { bytes.get() } {
-        None => code::INVALID,
+        None => senseless(&instance, "post"),
         Some(bytes) if instance.post(bytes) => code::READY,
         Some(_) => code::LIMIT,
     }
@@ -121,7 +129,16 @@ unsafe extern "C" fn name(id: InstanceId, to: ByteSink) -> Code {
 
 unsafe extern "C" fn handle_drop(id: InstanceId, handle: Handle) -> Code {
     current(id, |generation| {
-        answer(generation.handles.remove(handle).map(|resource| {
+        let handles = &generation.handles;
+        let removed = handles.remove(handle).inspect_err(|_| {
+            handles.misused(
+                Misuse::Drop,
+                format_args!(
+                    "it dropped a handle that is not there: twice, or one that was never its own"
+                ),
+            );
+        });
+        answer(removed.map(|resource| {
             offer::dropped(resource);
             code::READY
         }))

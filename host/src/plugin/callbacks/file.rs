@@ -91,7 +91,7 @@ unsafe extern "C" fn file_open_poll(
     out: *mut FileInfo,
     waker: Waker,
 ) -> Code {
-    with::<File>(id, file, |generation, file| {
+    with::<File, _>(id, file, |generation, file| {
         if out.is_null() {
             return code::INVALID;
         }
@@ -105,7 +105,7 @@ unsafe extern "C" fn file_open_poll(
 }
 
 unsafe extern "C" fn file_info(id: InstanceId, file: Handle, out: *mut FileInfo) -> Code {
-    with::<File>(id, file, |_, file| {
+    with::<File, _>(id, file, |_, file| {
         if out.is_null() {
             return code::INVALID;
         }
@@ -128,7 +128,7 @@ unsafe extern "C" fn file_read(
     length: usize,
     waker: Waker,
 ) -> Code {
-    with::<File>(id, file, |generation, file| {
+    with::<File, _>(id, file, |generation, file| {
         if length > isize::MAX as usize || (buffer.is_null() && length > 0) {
             return code::INVALID;
         }
@@ -149,7 +149,7 @@ unsafe extern "C" fn file_write(
     bytes: Slice,
     waker: Waker,
 ) -> Code {
-    with::<File>(id, file, |generation, file| {
+    with::<File, _>(id, file, |generation, file| {
         // SAFETY: The slice is valid for the call, says the ABI.
         match unsafe { bytes.get() } {
             None => code::INVALID,
@@ -162,7 +162,7 @@ unsafe extern "C" fn file_write(
 }
 
 unsafe extern "C" fn file_sync(id: InstanceId, file: Handle, waker: Waker) -> Code {
-    with::<File>(id, file, |generation, file| {
+    with::<File, _>(id, file, |generation, file| {
         poll(generation, waker, |context| file.poll_sync(context).map_ok(|()| code::READY))
     })
 }
@@ -174,7 +174,7 @@ unsafe extern "C" fn dir_next(
     out: *mut FileInfo,
     waker: Waker,
 ) -> Code {
-    with::<File>(id, directory, |generation, directory| {
+    with::<File, _>(id, directory, |generation, directory| {
         if out.is_null() {
             return code::INVALID;
         }

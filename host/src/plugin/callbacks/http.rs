@@ -24,7 +24,7 @@ use crate::{
         body,
         callbacks::{answer, handle, text, with, with_waker},
         exchange::{Exchange, Request, Start, target},
-        frame::current,
+        frame::{current, current_for_others},
         generation::{Generation, Phase},
         owned::Owned,
         route::{Mount, ObserverEntry, Route, Site},
@@ -271,7 +271,7 @@ unsafe extern "C" fn exchange_start(
     sink: HeadSink,
     waker: Waker,
 ) -> Code {
-    current(id, |generation| {
+    current_for_others(id, "exchange_start", |generation| {
         // SAFETY: The head is valid for the call, says the ABI.
         let Some(head) = (unsafe { head.as_ref() }).filter(|head| is_sound(head)) else {
             return code::INVALID;
@@ -387,12 +387,12 @@ unsafe extern "C" fn exchange_interim(
     exchange: Handle,
     _head: *const ResponseHead,
 ) -> Code {
-    with::<Request>(id, exchange, |_, _| code::UNSUPPORTED)
+    with::<Request, _>(id, exchange, |_, _| code::UNSUPPORTED)
 }
 
 /// No server of HTTP hands connections over yet; the place is kept for it.
 unsafe extern "C" fn exchange_upgrade(id: InstanceId, exchange: Handle, _waker: Waker) -> Code {
-    with::<Request>(id, exchange, |_, _| code::UNSUPPORTED)
+    with::<Request, _>(id, exchange, |_, _| code::UNSUPPORTED)
 }
 
 unsafe extern "C" fn exchange_hand_over(
@@ -401,7 +401,7 @@ unsafe extern "C" fn exchange_hand_over(
     _connection: Handle,
     _unread: Slice,
 ) -> Code {
-    with::<Exchange>(id, exchange, |_, _| code::UNSUPPORTED)
+    with::<Exchange, _>(id, exchange, |_, _| code::UNSUPPORTED)
 }
 
 /// No permit is given to a server yet, so that none can be used.

@@ -13,6 +13,7 @@ mod serve;
 mod work;
 
 use std::{
+    any::type_name,
     io,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -76,14 +77,16 @@ fn answer(step: Result<Code, Code>) -> Code {
 }
 
 /// Calls `f` with what the handle stands for.
-fn with<T: Held>(
+fn with<T: Held, F: FnOnce(&Rc<Generation>, &T) -> Code>(
     id: InstanceId,
     handle: Handle,
-    f: impl FnOnce(&Rc<Generation>, &T) -> Code,
+    f: F,
 ) -> Code {
-    frame::current(id, |generation| match generation.handles.get::<T>(handle) {
-        Ok(held) => f(generation, &held),
-        Err(code) => code,
+    frame::current_of(id, type_name::<F>(), |generation| {
+        match generation.handles.get::<T>(handle) {
+            Ok(held) => f(generation, &held),
+            Err(code) => code,
+        }
     })
 }
 

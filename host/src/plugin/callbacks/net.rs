@@ -26,7 +26,7 @@ use crate::{
     },
     plugin::{
         callbacks::{answer, count, failure, handle, poll, serve, text, with},
-        frame::current,
+        frame::{current, current_for_others},
         manifest::Capability,
     },
 };
@@ -86,7 +86,7 @@ unsafe extern "C" fn listener_address(
     listener: Handle,
     out: *mut SocketAddress,
 ) -> Code {
-    with::<Listener>(id, listener, |_, listener| {
+    with::<Listener, _>(id, listener, |_, listener| {
         // SAFETY: `out` is valid for the call, says the ABI.
         let Some(out) = (unsafe { out.as_mut() }) else { return code::INVALID };
         *out = address::to_abi(listener.address());
@@ -95,7 +95,7 @@ unsafe extern "C" fn listener_address(
 }
 
 unsafe extern "C" fn accept_poll(id: InstanceId, listener: Handle, waker: Waker) -> Code {
-    with::<Listener>(id, listener, |generation, listener| {
+    with::<Listener, _>(id, listener, |generation, listener| {
         poll(generation, waker, |context| {
             let accepting = Accepting {
                 connections: &generation.instance.registry.connections,
@@ -145,7 +145,7 @@ unsafe extern "C" fn connect_poll(id: InstanceId, connection: Handle, waker: Wak
 }
 
 unsafe extern "C" fn resolve(id: InstanceId, host: Slice, port: u16) -> Code {
-    current(id, |generation| {
+    current_for_others(id, "resolve", |generation| {
         if !generation.may(Capability::Resolve) {
             return code::DENIED;
         }
@@ -168,7 +168,7 @@ unsafe extern "C" fn resolve_poll(
     capacity: usize,
     waker: Waker,
 ) -> Code {
-    with::<RefCell<Lookup>>(id, lookup, |generation, lookup| {
+    with::<RefCell<Lookup>, _>(id, lookup, |generation, lookup| {
         if out.is_null() && capacity > 0 {
             return code::INVALID;
         }
@@ -194,7 +194,7 @@ unsafe extern "C" fn conn_read(
     length: usize,
     waker: Waker,
 ) -> Code {
-    with::<Connection>(id, connection, |generation, connection| {
+    with::<Connection, _>(id, connection, |generation, connection| {
         if length > isize::MAX as usize || (buffer.is_null() && length > 0) {
             return code::INVALID;
         }
@@ -219,7 +219,7 @@ unsafe extern "C" fn conn_write(
     flags: u32,
     waker: Waker,
 ) -> Code {
-    with::<Connection>(id, connection, |generation, connection| {
+    with::<Connection, _>(id, connection, |generation, connection| {
         if piece_count > PIECES_MAX || (pieces.is_null() && piece_count > 0) {
             return code::INVALID;
         }
@@ -265,7 +265,7 @@ unsafe extern "C" fn conn_send_file(
     length: u64,
     waker: Waker,
 ) -> Code {
-    with::<Connection>(id, connection, |generation, connection| {
+    with::<Connection, _>(id, connection, |generation, connection| {
         let file = match generation.handles.get::<File>(file) {
             Ok(file) => file,
             Err(code) => return code,
@@ -303,7 +303,7 @@ unsafe extern "C" fn conn_info(
     connection: Handle,
     out: *mut ConnectionInfo,
 ) -> Code {
-    with::<Connection>(id, connection, |_, connection| {
+    with::<Connection, _>(id, connection, |_, connection| {
         // SAFETY: `out` is valid for the call, says the ABI.
         let Some(out) = (unsafe { out.as_mut() }) else { return code::INVALID };
         *out = connection.info();
@@ -317,9 +317,11 @@ unsafe extern "C" fn conn_option(
     option: u32,
     value: u64,
 ) -> Code {
-    with::<Connection>(id, connection, |_, connection| match connection.set_option(option, value) {
-        Ok(()) => code::READY,
-        Err(error) => failure(&error),
+    with::<Connection, _>(id, connection, |_, connection| {
+        match connection.set_option(option, value) {
+            Ok(()) => code::READY,
+            Err(error) => failure(&error),
+        }
     })
 }
 
@@ -330,7 +332,7 @@ unsafe extern "C" fn conn_start_tls(
     _spec: *const TlsSpec,
     _waker: Waker,
 ) -> Code {
-    with::<Connection>(id, connection, |_, _| code::UNSUPPORTED)
+    with::<Connection, _>(id, connection, |_, _| code::UNSUPPORTED)
 }
 
 unsafe extern "C" fn conn_tls_fact(
@@ -339,7 +341,7 @@ unsafe extern "C" fn conn_tls_fact(
     _fact: u32,
     _sink: ByteSink,
 ) -> Code {
-    with::<Connection>(id, connection, |_, _| code::NOT_FOUND)
+    with::<Connection, _>(id, connection, |_, _| code::NOT_FOUND)
 }
 
 /// Polls a step of a connection that has nothing to say but that it is done.
@@ -349,7 +351,7 @@ fn done(
     waker: Waker,
     step: fn(&Connection, &mut Context<'_>) -> Poll<io::Result<()>>,
 ) -> Code {
-    with::<Connection>(id, connection, |generation, connection| {
+    with::<Connection, _>(id, connection, |generation, connection| {
         poll(generation, waker, |context| step(connection, context).map_ok(|()| code::READY))
     })
 }

@@ -1,6 +1,6 @@
 //! `WorkCallbacks`: tasks, jobs, threads and timers.
 
-use std::rc::Rc;
+use std::{any::type_name, rc::Rc};
 
 use medusa_abi::{
     code::{self, Code},
@@ -11,7 +11,7 @@ use medusa_abi::{
 
 use crate::plugin::{
     callbacks::{answer, handle, text, with_waker},
-    frame::current,
+    frame::{current, current_of},
     future::PluginFuture,
     handles::Held,
     manifest::Capability,
@@ -66,7 +66,7 @@ unsafe extern "C" fn task_abort(id: InstanceId, task: Handle) -> Code {
 
 unsafe extern "C" fn task_poll(id: InstanceId, task: Handle, waker: Waker) -> Code {
     // Whatever it ended with that is no error: it has ended.
-    poll::<PluginFuture>(id, task, waker, |task, waker| task.poll_end(waker).min(code::READY))
+    poll::<PluginFuture, _>(id, task, waker, |task, waker| task.poll_end(waker).min(code::READY))
 }
 
 unsafe extern "C" fn job_start(id: InstanceId, job: task::Job, name: Slice) -> Code {
@@ -87,7 +87,7 @@ unsafe extern "C" fn job_start(id: InstanceId, job: task::Job, name: Slice) -> C
 }
 
 unsafe extern "C" fn job_poll(id: InstanceId, job: Handle, waker: Waker) -> Code {
-    poll::<Job>(id, job, waker, |job, waker| job.poll(waker))
+    poll::<Job, _>(id, job, waker, |job, waker| job.poll(waker))
 }
 
 unsafe extern "C" fn thread_start(id: InstanceId, thread: task::Thread, name: Slice) -> Code {
@@ -111,7 +111,7 @@ unsafe extern "C" fn thread_start(id: InstanceId, thread: task::Thread, name: Sl
 }
 
 unsafe extern "C" fn thread_poll(id: InstanceId, thread: Handle, waker: Waker) -> Code {
-    poll::<PluginThread>(id, thread, waker, |thread, waker| thread.poll(waker))
+    poll::<PluginThread, _>(id, thread, waker, |thread, waker| thread.poll(waker))
 }
 
 unsafe extern "C" fn timer_start(id: InstanceId, deadline_ns: u64) -> Code {
@@ -135,17 +135,17 @@ unsafe extern "C" fn timer_reset(id: InstanceId, timer: Handle, deadline_ns: u64
 }
 
 unsafe extern "C" fn timer_poll(id: InstanceId, timer: Handle, waker: Waker) -> Code {
-    poll::<Timer>(id, timer, waker, |timer, waker| timer.poll(waker))
+    poll::<Timer, _>(id, timer, waker, |timer, waker| timer.poll(waker))
 }
 
 /// Polls what the handle stands for.
-fn poll<T: Held>(
+fn poll<T: Held, F: FnOnce(&T, &std::task::Waker) -> Code>(
     id: InstanceId,
     handle: Handle,
     waker: Waker,
-    f: impl FnOnce(&T, &std::task::Waker) -> Code,
+    f: F,
 ) -> Code {
-    current(id, |generation| match generation.handles.get::<T>(handle) {
+    current_of(id, type_name::<F>(), |generation| match generation.handles.get::<T>(handle) {
         // SAFETY: The waker is as the ABI says; the callback's caller promises it.
         Ok(held) => unsafe { with_waker(generation, waker, |waker| f(&held, waker)) },
         Err(code) => code,
