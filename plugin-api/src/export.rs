@@ -33,6 +33,10 @@ macro_rules! export_plugin {
                 fn heap() -> ::core::option::Option<&'static private::Heap> {
                     HEAP_OF_PLUGIN
                 }
+
+                fn exclusive() -> ::core::option::Option<&'static [&'static str]> {
+                    ::core::option::Option::Some(MANIFEST.exclusive)
+                }
             }
 
             // A test's executable is no plugin, and has the heap that others have.

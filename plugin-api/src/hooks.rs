@@ -17,7 +17,7 @@ use medusa_abi::{
 
 use crate::{
     catch::{catch, guard},
-    error::Result,
+    error::{Error, Result},
     heap::Heap,
     host::{self, bytes_of, fail, write_sink},
     http::clear_streams,
@@ -37,6 +37,11 @@ pub trait Export: 'static {
 
     /// The plugin's heap, if it has one of its own.
     fn heap() -> Option<&'static Heap>;
+
+    /// What the manifest names as exclusive; `None` where there is no manifest.
+    fn exclusive() -> Option<&'static [&'static str]> {
+        None
+    }
 }
 
 /// The table of hooks of `P`.
@@ -97,8 +102,21 @@ unsafe extern "C" fn prepare<P: Export>(
                 .map_err(|error| error.context("the configuration cannot be read"))?;
             plugin.config.replace(config);
         }
-        P::load(&mut Registrar::new(plugin))
+        P::load(&mut Registrar::new(plugin))?;
+        check_exclusive(plugin.exclusive.borrow().len(), P::exclusive())
     })
+}
+
+/// The host asks for exclusive resources only if the manifest names some: one that it does not name would never be acquired.
+fn check_exclusive(registered: usize, named: Option<&[&str]>) -> Result<()> {
+    match named {
+        Some(named) if registered > named.len() => Err(Error::new(format!(
+            "the plugin registers {registered} exclusive resource(s), and its manifest names {}; \
+             name each in `export_plugin!(…, exclusive = [\"…\"])`",
+            named.len()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Makes what lives as long as the image, whatever the plugin does.
@@ -132,7 +150,7 @@ unsafe extern "C" fn export_state(sink: ByteSink) -> Code {
         if !bytes.is_empty() {
             // SAFETY: The sink is this hook's argument.
             let code = unsafe { write_sink(sink, &bytes) };
-            crate::error::Error::check(code, "the host did not take the state")?;
+            Error::check(code, "the host did not take the state")?;
         }
         Ok(())
     })

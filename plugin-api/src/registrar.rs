@@ -257,7 +257,7 @@ impl Registrar {
 
     /// A resource that two generations cannot hold at once, a database file, say: `release` gives it up when the next one
     /// takes over, `acquire` gets it: before the first work, and again if the switch failed.
-    /// `export_plugin!(…, exclusive = ["name"])` names it to the host.
+    /// `export_plugin!(…, exclusive = ["name"])` has to name it to the host; a plugin that registers more than it names is refused.
     pub fn exclusive<R, A>(&mut self, release: R, acquire: A)
     where
         R: AsyncFn() -> Result<()> + 'static,

@@ -68,3 +68,13 @@ fn what_is_dropped_on_another_thread_is_closed() {
     let is_open = || server.process().descriptors().iter().any(|it| it.target.ends_with("dropped"));
     wait_until("the file to be closed", PATIENCE, || !is_open());
 }
+
+/// The host asks those that the manifest names, so that this one would never have been acquired.
+#[test]
+fn an_exclusive_resource_without_a_name_is_refused() {
+    let server = Server::start(
+        "[[plugin]]\nname = \"toolbox\"\nlibrary = \"toolbox\"\n[plugin.config]\nexclusive = true\n",
+    );
+    let output = server.ctl(["load", "toolbox"]);
+    output.refused("the plugin registers 1 exclusive resource(s), and its manifest names 0");
+}
