@@ -18,6 +18,9 @@ use crate::plugin::misuse::{Misuse, Misuses};
 /// Posts of one generation that may wait for the loop.
 const POSTS_WAITING_MAX: usize = 4096;
 
+/// Bytes of them.
+const POST_BYTES_WAITING_MAX: usize = 16 << 20;
+
 /// A message on its way to a generation's `posted` hook.
 pub struct Post {
     /// To whom.
@@ -38,6 +41,7 @@ pub struct OffLoop {
     id: InstanceId,
     posts: UnboundedSender<Post>,
     waiting: AtomicUsize,
+    bytes_waiting: AtomicUsize,
 }
 
 static ALL: LazyLock<RwLock<HashMap<InstanceId, Arc<OffLoop>>>> = LazyLock::new(RwLock::default);
@@ -58,6 +62,7 @@ impl OffLoop {
             id,
             posts,
             waiting: 0.into(),
+            bytes_waiting: 0.into(),
         });
         ALL.write().unwrap_or_else(PoisonError::into_inner).insert(id, this.clone());
         this
@@ -78,17 +83,38 @@ impl OffLoop {
         self.misuses.count(&self.name, misuse, what);
     }
 
-    /// Queues bytes for the loop. `false` if too many wait already, or the loop has ended.
+    /// Queues bytes for the loop. `false` if too much waits already, or the loop has ended.
     pub fn post(&self, bytes: &[u8]) -> bool {
-        if self.waiting.fetch_add(1, Ordering::AcqRel) >= POSTS_WAITING_MAX {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-            return false;
+        let has_room = self.waiting.fetch_add(1, Ordering::AcqRel) < POSTS_WAITING_MAX;
+        let waiting = self.bytes_waiting.fetch_add(bytes.len(), Ordering::AcqRel);
+        if has_room && waiting.saturating_add(bytes.len()) <= POST_BYTES_WAITING_MAX {
+            return self.posts.send(Post { to: self.id, bytes: bytes.to_vec() }).is_ok();
         }
-        self.posts.send(Post { to: self.id, bytes: bytes.to_vec() }).is_ok()
+        self.delivered(bytes.len());
+        false
     }
 
-    /// One post was delivered.
-    pub fn delivered(&self) {
+    /// One post of so many bytes waits no longer.
+    pub fn delivered(&self, bytes: usize) {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.bytes_waiting.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn posts_that_wait_are_bounded_in_number_and_in_bytes() {
+        let (posts, _deliver) = tokio::sync::mpsc::unbounded_channel();
+        let off_loop = OffLoop::new(InstanceId::MAX, "a", Duration::ZERO, posts);
+        assert!(!off_loop.post(&vec![0; POST_BYTES_WAITING_MAX + 1]));
+        assert!(off_loop.post(&vec![0; POST_BYTES_WAITING_MAX]));
+        assert!(!off_loop.post(b"x"));
+        off_loop.delivered(POST_BYTES_WAITING_MAX);
+        let taken = (0..POSTS_WAITING_MAX + 1).filter(|_| off_loop.post(b"x")).count();
+        assert_eq!(taken, POSTS_WAITING_MAX);
+        OffLoop::forget(InstanceId::MAX);
     }
 }

@@ -18,12 +18,8 @@ use crate::{
     config::Config,
     net::{Connections, Resolver},
     plugin::{
-        generation::{Generation, Phase},
-        instance::Instance,
-        off_loop::Post,
-        offer::ResponderEntry,
-        pool::Pool,
-        route::Sites,
+        generation::Generation, instance::Instance, off_loop::Post, offer::ResponderEntry,
+        pool::Pool, route::Sites,
     },
 };
 
@@ -117,8 +113,9 @@ impl Registry {
     pub async fn deliver(self: Rc<Self>, mut posts: UnboundedReceiver<Post>) {
         while let Some(post) = posts.recv().await {
             if let Some(generation) = self.generation(post.to) {
-                generation.off_loop.delivered();
-                if !matches!(generation.phase.get(), Phase::Pinned | Phase::Gone) {
+                generation.off_loop.delivered(post.bytes.len());
+                // Once its handles were closed it is stopped, or about to be, and is called for nothing more.
+                if !generation.handles.is_closed() {
                     generation.posted(&post.bytes);
                 }
             }

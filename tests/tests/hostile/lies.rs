@@ -353,3 +353,20 @@ fn answers_that_never_come_or_never_end() {
     liars.server.wait_for_log("a body was dropped");
     liars.unload();
 }
+
+/// While the pool was cleaning up, the loop went on to deliver them.
+#[test]
+fn posts_after_the_stop() {
+    let mut liars = Liars::new();
+    for _ in 0..8 {
+        liars.check("leave-a-destructor", "job=READY");
+    }
+    let server = &liars.server;
+    wait_until("the jobs to run", PATIENCE, || server.ctl_json(["status"])["jobs_running"] == 0);
+    let log = {
+        let unloaded = liars.server.ctl_json(["unload", "a", "--now"]);
+        assert_eq!(unloaded["result"], "unloaded", "{unloaded}");
+        liars.server.log()
+    };
+    assert!(log.contains("while stopping:") && !log.contains("posted after the stop"), "{log}");
+}
