@@ -17,7 +17,7 @@ use medusa_abi::{
 
 use crate::{
     catch::guard,
-    error::{Error, Result},
+    error::{Error, IS_A_WORD, Result},
     handle::Owned,
     host::{bytes_of, fail, host},
     register::Registration,
@@ -129,7 +129,8 @@ where
         // SAFETY: The host did not take the command, so this is the only pointer.
         unsafe { drop(Rc::from_raw(data)) };
     }
-    let handle = Error::check(code, &format!("cannot add the command {}", spec.name))?;
+    let handle =
+        Error::check_named(code, &format!("cannot add the command {}", spec.name), IS_A_WORD)?;
     Ok(Registration::new(Owned::new(handle as Handle)))
 }
 

@@ -64,7 +64,24 @@ impl Error {
     pub(crate) fn check(code: Code, what: &str) -> Result<Code> {
         if code >= 0 { Ok(code) } else { Err(Error::from(io_error(code)).context(what)) }
     }
+
+    /// As [`Error::check`], for something that is registered under a name: `rule` says what names are like.
+    pub(crate) fn check_named(code: Code, what: &str, rule: &str) -> Result<Code> {
+        let why = match code {
+            code::INVALID => rule,
+            TAKEN => "the plugin has registered one of that name already",
+            code => return Error::check(code, what),
+        };
+        Err(Error::new(format!("{what}: {why}")))
+    }
 }
+
+/// What the host answers where a name is taken.
+pub(crate) const TAKEN: Code = code::from_errno(libc::EEXIST);
+
+/// What names of commands and services are like.
+pub(crate) const IS_A_WORD: &str =
+    "a name is one word of at most 64 letters, digits and the signs `-`, `_` and `.`";
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -131,7 +131,7 @@ pub fn instance_name() -> Result<String> {
 /// thread. May be called on any thread; it is how a thread speaks to the rest of the plugin.
 ///
 /// # Errors
-/// When the host's queue for the instance is full.
+/// When the host's queue for the instance is full, by number or by bytes.
 pub fn post(bytes: &[u8]) -> Result<()> {
     let host = host();
     // SAFETY: The slice is borrowed for the call; the callback is legal on any thread.

@@ -116,7 +116,9 @@ impl Metric {
         let host = host();
         // SAFETY: The spec is borrowed for the call, the host writes to `word` during it.
         let code = unsafe { (host.offer.metric_add)(host.instance, &spec, &mut word) };
-        let handle = Error::check(code, &format!("cannot add the metric {}", self.name))?;
+        let rule = "a name begins with `a` to `z` or `_`, and goes on with these and digits";
+        let what = format!("cannot add the metric {}", self.name);
+        let handle = Error::check_named(code, &what, rule)?;
         *self.handle.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Owned::new(handle as Handle));
         if !word.is_null() {

@@ -22,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     catch::guard,
-    error::{Error, Result, io_error},
+    error::{Error, IS_A_WORD, Result, io_error},
     handle::Owned,
     host::{bytes_of, fail, host, vec_sink},
     register::Registration,
@@ -173,7 +173,8 @@ where
         // SAFETY: The host did not take the responder, so this is the only pointer.
         unsafe { drop(Rc::from_raw(data)) };
     }
-    let handle = Error::check(code, &format!("cannot offer the service {service}"))?;
+    let handle =
+        Error::check_named(code, &format!("cannot offer the service {service}"), IS_A_WORD)?;
     Ok(Registration::new(Owned::new(handle as Handle)))
 }
 

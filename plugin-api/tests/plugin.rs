@@ -10,8 +10,8 @@ use std::{
 };
 
 use medusa_plugin_api::{
-    Replies, Root, blocking, call, connect, interval, post, prelude::*, spawn, testing::Host,
-    thread,
+    Replies, Root, blocking, call, connect, interval, post, prelude::*, register, spawn,
+    testing::Host, thread,
 };
 
 /// What it is for.
@@ -479,4 +479,33 @@ fn a_host_without_tls_says_so_and_the_connection_goes_on() {
     }
     let host = Host::new(load);
     assert_eq!(host.connect().read(), b"in plain text\n");
+}
+
+#[test]
+fn what_is_registered_twice_or_under_no_name_is_refused_with_a_sentence() {
+    fn load(registrar: &mut Registrar) -> Result<()> {
+        registrar.command("try", "", "", async |_| {
+            let command = |name: &str| {
+                let spec = medusa_plugin_api::CommandSpec::new(name);
+                register::command(spec, async |_| Ok(String::new())).map(drop)
+            };
+            let service = |_: (), _: Replies<()>| async { Ok(()) };
+            let _one = register::counter("one", "")?;
+            let _offered = register::responder("offer", 1, service)?;
+            let tried = [
+                command("try"),
+                register::gauge("one", "").map(drop),
+                register::responder("offer", 1, service).map(drop),
+            ];
+            Ok(tried.map(|tried| tried.unwrap_err().to_string()).join("\n"))
+        });
+        Ok(())
+    }
+    let host = Host::new(load);
+    assert_eq!(
+        host.command("try", &[]).unwrap(),
+        "cannot add the command try: the plugin has registered one of that name already\n\
+         cannot add the metric one: the plugin has registered one of that name already\n\
+         cannot offer the service offer: the plugin has registered one of that name already"
+    );
 }

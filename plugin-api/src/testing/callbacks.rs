@@ -21,7 +21,10 @@ use super::{
     wake::{Kept, SHARED, cell_clone, cell_drop, cell_wake, cell_wake_by_ref, wake_slot},
     world::{Call, CommandEntry, Entry, MetricEntry, ResponderEntry, Running, Timer, World, world},
 };
-use crate::host::{bytes_of, write_sink};
+use crate::{
+    error::TAKEN,
+    host::{bytes_of, write_sink},
+};
 
 pub(super) static HOST: HostCallbacks = HostCallbacks {
     size: size_of::<HostCallbacks>(),
@@ -223,6 +226,9 @@ unsafe extern "C" fn command_add(
     on_loop(|world| {
         // SAFETY: See above.
         let name = unsafe { text((*spec).name) };
+        if world.any(|entry| matches!(entry, Entry::Command(other) if other.name == name)) {
+            return TAKEN;
+        }
         world.insert(Entry::Command(Rc::new(CommandEntry { name, command }))) as Code
     })
 }
@@ -235,6 +241,9 @@ unsafe extern "C" fn metric_add(
     on_loop(|world| {
         // SAFETY: See above.
         let name = unsafe { text((*spec).name) };
+        if world.any(|entry| matches!(entry, Entry::Metric(other) if other.name == name)) {
+            return TAKEN;
+        }
         let metric = Rc::new(MetricEntry { name, word: Box::new(AtomicU64::new(0)) });
         // SAFETY: See above; the word is boxed, so it stays where it is.
         unsafe { out.write(metric.word.as_ptr()) };
@@ -251,6 +260,9 @@ unsafe extern "C" fn responder_add(
     on_loop(|world| {
         // SAFETY: See above.
         let service = unsafe { text(service) };
+        if world.any(|entry| matches!(entry, Entry::Responder(other) if other.service == service)) {
+            return TAKEN;
+        }
         let entry = ResponderEntry { service, version, responder };
         world.insert(Entry::Responder(Rc::new(entry))) as Code
     })

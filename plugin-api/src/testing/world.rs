@@ -185,6 +185,11 @@ impl World {
         self.entries.borrow().get(&handle).cloned()
     }
 
+    /// Whether there is one that is so.
+    pub(super) fn any(&self, is: impl Fn(&Entry) -> bool) -> bool {
+        self.entries.borrow().values().any(is)
+    }
+
     pub(super) fn entries(&self) -> Vec<(Handle, Entry)> {
         self.entries.borrow().iter().map(|(handle, entry)| (*handle, entry.clone())).collect()
     }

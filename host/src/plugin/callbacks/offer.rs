@@ -33,6 +33,9 @@ pub(super) static CALLBACKS: OfferCallbacks = OfferCallbacks {
 /// Commands, metrics and services of one plugin, each.
 const OFFERS_MAX: u64 = 1024;
 
+/// The plugin has registered something of that name already.
+const TAKEN: Code = code::from_errno(libc::EEXIST);
+
 unsafe extern "C" fn command_add(
     id: InstanceId,
     spec: *const CommandSpec,
@@ -47,11 +50,11 @@ unsafe extern "C" fn command_add(
         // SAFETY: So are the slices.
         let texts = unsafe { (text(spec.name), text(spec.usage), text(spec.summary)) };
         let (Ok(name), Ok(usage), Ok(summary)) = texts else { return code::INVALID };
-        if !is_word(&name)
-            || spec.role > ROLE_ADMIN
-            || generation.commands.borrow().iter().any(|it| it.name == name)
-        {
+        if !is_word(&name) || spec.role > ROLE_ADMIN {
             return code::INVALID;
+        }
+        if generation.commands.borrow().iter().any(|it| it.name == name) {
+            return TAKEN;
         }
         let object = Owned::new(generation, command.data, hooks.drop);
         let entry = Rc::new(CommandEntry {
@@ -90,6 +93,9 @@ unsafe extern "C" fn metric_add(
         if !is_name || spec.kind > METRIC_GAUGE {
             return code::INVALID;
         }
+        if generation.handles.all::<Metric>().iter().any(|(_, it)| it.name == name) {
+            return TAKEN;
+        }
         let metric = Rc::new(Metric::new(name, help, spec.kind));
         *out = metric.word();
         handle(generation.handles.insert(metric, OFFERS_MAX))
@@ -112,10 +118,11 @@ unsafe extern "C" fn responder_add(
         else {
             return code::INVALID;
         };
-        if !is_word(&service)
-            || generation.responders.borrow().iter().any(|it| it.service == service)
-        {
+        if !is_word(&service) {
             return code::INVALID;
+        }
+        if generation.responders.borrow().iter().any(|it| it.service == service) {
+            return TAKEN;
         }
         let object = Owned::new(generation, responder.data, hooks.drop);
         let entry = Rc::new(ResponderEntry { object, hooks: responder.hooks, service, version });
