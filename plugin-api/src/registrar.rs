@@ -66,8 +66,8 @@ impl Registrar {
         self.record(move || session::add_session(turn, false));
     }
 
-    /// As [`session`](Registrar::session), with the state in the host's keeping while it is parked: such a session outlives
-    /// even a crash.
+    /// As [`session`](Registrar::session), and each park gives the host a record of the state, so that the session can outlive a
+    /// crash. No host keeps the records yet: with this one, such a session lives as long as another, and costs a little more.
     pub fn durable_session<S, F, R>(&mut self, turn: F)
     where
         S: Serialize + DeserializeOwned + Default + 'static,

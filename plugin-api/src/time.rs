@@ -1,4 +1,4 @@
-//! Time, as the host's loop has it: one monotonic clock, read once per turn.
+//! Time, as the host's loop has it: one monotonic clock.
 
 // Calls the callbacks of timers.
 #![allow(unsafe_code)]
@@ -15,12 +15,12 @@ use medusa_abi::{code, data::Handle};
 
 use crate::{handle::Owned, host::host, waker};
 
-/// A moment on the host's clock. All moments of one turn of the loop are the same.
+/// A moment on the host's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {
-    /// This turn's moment. Off the loop's thread, the clock's beginning.
+    /// This moment. Off the loop's thread, the clock's beginning.
     #[must_use]
     pub fn now() -> Instant {
         let host = host();

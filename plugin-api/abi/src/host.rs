@@ -76,7 +76,7 @@ pub struct CoreCallbacks {
     pub post: unsafe extern "C" fn(instance: InstanceId, bytes: Slice) -> Code,
     /// Says why the running hook or task fails, before it answers `FAILED`. The operator reads it.
     pub fail: unsafe extern "C" fn(instance: InstanceId, reason: Slice) -> Code,
-    /// The monotonic clock, read once per turn of the loop, in nanoseconds since an arbitrary moment. Never negative.
+    /// The monotonic clock, read at each call, in nanoseconds since an arbitrary moment. Never negative.
     pub now_ns: unsafe extern "C" fn(instance: InstanceId) -> Code,
     /// The instance's configured name.
     pub name: unsafe extern "C" fn(instance: InstanceId, sink: ByteSink) -> Code,

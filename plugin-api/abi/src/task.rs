@@ -45,7 +45,7 @@ pub struct Context {
     /// The host's waker for this task: a cell of the host. It may be cloned and woken by the `waker_*` callbacks, on any
     /// thread, and be passed back as a [`Waker`] without `hooks`.
     pub waker: *const c_void,
-    /// The monotonic clock of this turn of the loop, in nanoseconds; see [`crate::host::CoreCallbacks::now_ns`].
+    /// The monotonic clock when the poll began, in nanoseconds; see [`crate::host::CoreCallbacks::now_ns`].
     pub now_ns: u64,
     pub spare: [u64; 2],
 }
