@@ -259,6 +259,30 @@ fn jobs_that_never_end_keep_nobody_from_loading_and_serving() {
     }
 }
 
+#[test]
+fn an_instance_that_nobody_can_reach_says_so() {
+    let server = Server::start(WEB);
+    let load = |words: &[&str]| server.ctl(["load"].iter().chain(words)).succeeded().to_owned();
+    assert!(load(&["alone", "--library", "hello"]).contains("--attach"));
+    assert!(load(&["deaf", "--library", "echo"]).contains("--listen"));
+    assert!(!load(&["fine", "--library", "hello", "--attach", "web"]).contains("--attach"));
+    assert!(server.plugin("alone")[0]["reason"].is_string());
+    assert!(server.plugin("fine")[0]["reason"].is_null());
+}
+
+#[test]
+fn what_is_refused_is_an_object_for_programs_too() {
+    let server = Server::start(WEB);
+    let unloaded = server.ctl_json(["unload", "nobody"]);
+    assert_eq!((&unloaded["name"], &unloaded["result"]), (&"nobody".into(), &"failed".into()));
+    assert_eq!(unloaded["mapped"], false);
+    assert!(unloaded["reason"].as_str().is_some_and(|it| it.contains("no instance")));
+    let upgraded = server.ctl_json(["upgrade", "nobody"]);
+    assert_eq!((&upgraded["result"], &upgraded["pause_us"]), (&"kept".into(), &0.into()));
+    let output = server.ctl(["--json", "unload", "nobody"]);
+    assert_eq!(output.status, 1, "{output:?}");
+}
+
 // === The end ===
 
 #[test]

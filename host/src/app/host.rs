@@ -192,7 +192,12 @@ impl Host {
             heap_bytes: generation.heap().map_or(0, |(_, bytes, _)| bytes),
             panics: generation.panics(),
             attach: spec.attach.clone(),
-            reason: generation.reason.borrow().clone().or_else(|| attach::waits_for(instance)),
+            reason: generation
+                .reason
+                .borrow()
+                .clone()
+                .or_else(|| attach::waits_for(instance))
+                .or_else(|| attach::reaches_nobody(generation)),
         }
     }
 

@@ -1,9 +1,37 @@
-//! What an extension waits for, as the operator should read it.
+//! Why an instance is of no use to anybody yet, as the operator should read it.
 
 use crate::{
     config::words,
-    plugin::{instance::Instance, manifest::PluginKind},
+    plugin::{
+        generation::{Generation, Phase},
+        instance::Instance,
+        manifest::PluginKind,
+        route::Route,
+    },
 };
+
+/// Why nobody can reach what a running generation offers: it extends nothing, or listens nowhere. `None` if somebody can, or if it
+/// offers nothing of the kind.
+pub fn reaches_nobody(generation: &Generation) -> Option<String> {
+    let instance = &generation.instance;
+    let is_alone = instance.spec.borrow().attach.is_none()
+        && generation.manifest.kind != PluginKind::HttpServer;
+    if generation.phase.get() != Phase::Running || !is_alone {
+        return None;
+    }
+    let (name, listens) = (&instance.name, !instance.listeners().is_empty());
+    if generation.service.borrow().is_some() && !listens {
+        return Some(format!(
+            "listens nowhere, so that nobody can connect to it; `unload {name}`, and load it with `--listen ADDRESS`"
+        ));
+    }
+    let has_routes = !generation.handles.all::<Route>().is_empty();
+    (has_routes && !listens).then(|| {
+        format!(
+            "extends no server of HTTP, so that no request comes to it; `unload {name}`, and load it with `--attach SERVER`"
+        )
+    })
+}
 
 /// Why an extension answers nothing yet: what it waits for, and which servers of HTTP there are instead. `None` if it does not wait.
 pub fn waits_for(instance: &Instance) -> Option<String> {

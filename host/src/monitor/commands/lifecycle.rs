@@ -5,7 +5,7 @@ use crate::{
     monitor::{
         command::{Arguments, Call, Failure},
         commands::look,
-        control::{Pace, UnloadOutcome, UpgradeOutcome},
+        control::{InstanceStatus, Pace, UnloadOutcome, UpgradeOutcome},
     },
 };
 
@@ -32,7 +32,11 @@ pub(super) async fn load(call: Call) -> Result<(), Failure> {
 /// `unload NAME [--now]`
 pub(super) async fn unload(call: Call) -> Result<(), Failure> {
     let pace = if call.arguments.get("now").is_some() { Pace::Now } else { Pace::Drain };
-    let outcome = call.control.unload(call.arguments.required("NAME").to_owned(), pace).await?;
+    let name = call.arguments.required("NAME").to_owned();
+    let outcome = match call.control.unload(name.clone(), pace).await {
+        Err(refusal) if call.json => not_unloaded(&call, name, refusal.0),
+        outcome => outcome?,
+    };
     if call.json {
         call.out.json(&outcome).await?;
     } else {
@@ -50,13 +54,35 @@ pub(super) async fn upgrade(call: Call) -> Result<(), Failure> {
             _ => instance::library_file(library, &config.plugin_dir, &config.source),
         }
     });
-    let outcome = call.control.upgrade(call.arguments.required("NAME").to_owned(), library).await?;
+    let name = call.arguments.required("NAME").to_owned();
+    let outcome = match call.control.upgrade(name.clone(), library).await {
+        Err(refusal) if call.json => UpgradeOutcome {
+            name,
+            result: "kept".to_owned(),
+            reason: Some(refusal.0),
+            ..UpgradeOutcome::default()
+        },
+        outcome => outcome?,
+    };
     if call.json {
         call.out.json(&outcome).await?;
     } else {
         call.out.text(&upgrade_text(&outcome)).await?;
     }
     if outcome.result == "kept" { Err(Failure::Reported) } else { Ok(()) }
+}
+
+/// A refused unload, for programs.
+fn not_unloaded(call: &Call, name: String, reason: String) -> UnloadOutcome {
+    let is_its = |status: &InstanceStatus| status.name == name && status.state != "failed";
+    let mapped = call.control.instances().iter().any(is_its);
+    UnloadOutcome {
+        name,
+        result: "failed".to_owned(),
+        mapped,
+        leaked_bytes: 0,
+        reason: Some(reason),
+    }
 }
 
 /// `kill ID`
