@@ -215,9 +215,19 @@ fn an_unread_body_is_drained_or_ends_the_connection() {
     client.send("0\r\n\r\n");
     assert_eq!(client.get("/ignore").text(), "ignored\n");
 
-    let _ = client.try_send(with_length("/ignore", &"x".repeat(2_000_000)));
-    assert_eq!(client.response().text(), "ignored\n");
-    assert_eq!(client.end(), End::Eof);
+    client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(client.response().status, 204);
+    client.send(with_length("/health", "x"));
+    assert_eq!(client.response().status, 405);
+    assert_eq!(client.get("/ignore").header("connection"), None);
+
+    // Who answers for the server says too that it reads no more.
+    for path in ["/ignore", "/nothing", "/health", "/fail"] {
+        let mut client = self::client(&server);
+        let _ = client.try_send(with_length(path, &"x".repeat(2_000_000)));
+        assert_eq!(client.response().header("connection"), Some("close"), "{path}");
+        assert_eq!(client.end(), End::Eof);
+    }
 }
 
 #[test]

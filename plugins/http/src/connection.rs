@@ -10,11 +10,20 @@ use std::{
 };
 
 use http::StatusCode;
-use hyper::{body::Body, service::service_fn};
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
 use medusa_plugin_api::{Connection, Instant, Result};
 
 use crate::{
-    alarm::Alarm, io::Io, linger, refusal::Refusal, server::Server, service::answer, watch::Watch,
+    alarm::Alarm,
+    io::Io,
+    linger,
+    refusal::Refusal,
+    server::Server,
+    service::answer,
+    watch::{Leftover, Watch},
 };
 
 /// A connection that the draining finds idle gets this long for one more request, which is then answered with
@@ -150,28 +159,48 @@ fn end_when_answered(watch: &Watch) -> Option<End> {
     watch.ended_at.get().map(|_| End::Done)
 }
 
-/// Reads what a handler left of a request's body, so that the connection can be used again. Answers whether hyper is to be
-/// polled for it.
+/// Reads what a handler left of a request's body, so that the connection can be used again, or lets go of it when that harms
+/// no response. Answers whether hyper is to be polled for it.
 fn drain_leftover(watch: &Watch, context: &mut Context<'_>) -> bool {
     let mut slot = watch.leftover.borrow_mut();
-    let Some((body, left)) = slot.as_mut() else { return false };
+    let Some(leftover) = slot.take() else { return false };
+    let (leftover, has_moved) = match leftover {
+        Leftover::Draining { body, bytes_left } => drain(watch, body, bytes_left, context),
+        Leftover::GivenUp(body) => (Some(Leftover::GivenUp(body)), false),
+    };
+    match leftover {
+        Some(Leftover::GivenUp(_)) if watch.is_idle() => true,
+        leftover => {
+            *slot = leftover;
+            has_moved
+        }
+    }
+}
+
+/// Reads what is there of a body. Answers what is left of it then, and whether it is less.
+fn drain(
+    watch: &Watch,
+    mut body: Incoming,
+    mut bytes_left: u64,
+    context: &mut Context<'_>,
+) -> (Option<Leftover>, bool) {
     let mut has_moved = false;
     loop {
-        let frame = match Pin::new(&mut *body).poll_frame(context) {
-            Poll::Pending => return has_moved,
+        let frame = match Pin::new(&mut body).poll_frame(context) {
+            Poll::Pending => return (Some(Leftover::Draining { body, bytes_left }), has_moved),
             Poll::Ready(frame) => frame,
         };
         has_moved = true;
-        let Some(Ok(frame)) = frame else { break };
+        let Some(Ok(frame)) = frame else {
+            watch.upload_open.set(false);
+            return (None, true);
+        };
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-        match left.checked_sub(length) {
-            Some(rest) => *left = rest,
-            None => break,
+        match bytes_left.checked_sub(length) {
+            Some(rest) => bytes_left = rest,
+            None => return (Some(watch.give_up(body)), true),
         }
     }
-    *slot = None;
-    watch.upload_open.set(false);
-    true
 }
 
 /// The deadline that has passed, if it has; else the alarm is set for it.

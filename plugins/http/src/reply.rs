@@ -99,6 +99,16 @@ pub(crate) fn from_site(
     response
 }
 
+impl Reply {
+    /// Nothing more is asked for to send it.
+    pub(crate) fn is_whole(&self) -> bool {
+        match self {
+            Reply::Empty | Reply::Local(_) => true,
+            Reply::Site(site) => site.body.whole().is_some(),
+        }
+    }
+}
+
 impl Body for Reply {
     type Data = Bytes;
     type Error = Error;

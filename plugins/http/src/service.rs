@@ -75,14 +75,17 @@ impl Answer {
         request: Request<Incoming>,
         context: &mut Context<'_>,
     ) -> Poll<Response<Reply>> {
-        if let Some(response) = health_answer(&request, &self.watch) {
-            return Poll::Ready(response);
+        let health = health_answer(&request, &self.watch);
+        let is_observed = health.is_none();
+        let Some(response) = health.or_else(|| own_answer(&request)) else {
+            return self.ask_site(request, context);
+        };
+        let (parts, upload) = self.take_apart(request);
+        drop(upload);
+        if is_observed {
+            report(&parts, &response, &self.watch);
         }
-        if let Some(response) = own_answer(&request) {
-            report(&request.into_parts().0, &response, &self.watch);
-            return Poll::Ready(response);
-        }
-        self.ask_site(request, context)
+        Poll::Ready(response)
     }
 
     /// Starts an exchange at the site.
@@ -91,14 +94,12 @@ impl Answer {
         request: Request<Incoming>,
         context: &mut Context<'_>,
     ) -> Poll<Response<Reply>> {
-        let (parts, body) = request.into_parts();
+        let (parts, upload) = self.take_apart(request);
         if let Some(refusal) = self.watch.refused_body() {
             let response = self.refuse(&parts.method, refusal);
             report(&parts, &response, &self.watch);
             return Poll::Ready(response);
         }
-        let is_continue_due = parts.headers.contains_key(header::EXPECT);
-        let upload = Upload::new(body, &self.watch, is_continue_due);
         match start(head(&parts, &self.watch), upload, context) {
             Ok(Started::Answered(response)) => {
                 Poll::Ready(self.site_answer(&parts.method, response))
@@ -113,6 +114,13 @@ impl Answer {
                 Poll::Ready(response)
             }
         }
+    }
+
+    fn take_apart(&self, request: Request<Incoming>) -> (Parts, Upload) {
+        let (parts, body) = request.into_parts();
+        let is_continue_due = parts.headers.contains_key(header::EXPECT);
+        let upload = Upload::new(body, &self.watch, is_continue_due);
+        (parts, upload)
     }
 
     fn go_on(
@@ -167,6 +175,8 @@ impl Answer {
     fn finish(&self, mut response: Response<Reply>) -> Response<Reply> {
         let server = &self.watch.server;
         self.watch.in_service.set(false);
+        // A body that comes in pieces may be made of the request's.
+        let leaves_upload = response.body().is_whole() && self.watch.is_upload_too_long();
         server.metrics.response(response.status());
         let headers = response.headers_mut();
         if let Some(name) = &server.name {
@@ -175,7 +185,7 @@ impl Answer {
         if let Some(build) = server.build() {
             headers.insert("server-build", build);
         }
-        if self.watch.is_last() {
+        if leaves_upload || self.watch.is_last() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

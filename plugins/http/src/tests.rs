@@ -67,3 +67,20 @@ fn what_was_answered_is_not_lost_for_half_a_request() {
     }
     assert_eq!(connections(&host), 0);
 }
+
+#[test]
+fn a_response_is_sent_whole_though_a_body_is_left_and_an_upgrade_asked_for() {
+    let host = server("");
+    for upgrade in ["", "Upgrade: h2c\r\nConnection: upgrade\r\n"] {
+        for body in
+            ["", "Content-Length: 100000\r\n", "Expect: 100-continue\r\nContent-Length: 1\r\n"]
+        {
+            let mut connection = host.connect();
+            let fields = format!("\r\n{upgrade}{body}Connection: close\r\n\r\n");
+            connection.send(get(300_000).replace("\r\n\r\n", &fields));
+            let received = connection.read();
+            assert!(received.ends_with(b"xxx") && received.len() > 300_000, "{fields}: all of it");
+            assert!(connection.is_ended() && !connection.is_reset(), "{fields}: in good order");
+        }
+    }
+}

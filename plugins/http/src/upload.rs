@@ -9,7 +9,10 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::{refusal::Refusal, watch::Watch};
+use crate::{
+    refusal::Refusal,
+    watch::{Leftover, Watch},
+};
 
 /// A request's body. What its handler leaves of it is given back to the connection, which drains it.
 pub(crate) struct Upload {
@@ -23,6 +26,7 @@ impl Upload {
             return Upload { body: None, watch: watch.clone() };
         }
         watch.upload_open.set(true);
+        watch.upload_left.set(body.size_hint().lower());
         watch.continue_due.set(is_continue_due);
         Upload { body: Some(body), watch: watch.clone() }
     }
@@ -37,7 +41,9 @@ impl Body for Upload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(context);
+        let frame = Pin::new(&mut *body).poll_frame(context);
+        let left = body.size_hint().lower();
+        self.watch.upload_left.set(left);
         // This first pull is what makes hyper send the 100.
         self.watch.continue_due.set(false);
         if matches!(frame, Poll::Ready(Some(Err(_)))) && self.watch.refused.get().is_none() {
@@ -63,14 +69,18 @@ impl Body for Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         let Some(body) = self.body.take() else { return };
-        // hyper closes the connection when it sees the body dropped. So does a client that waits for a 100 which nobody
-        // wants to send, and one whose body is too long to be worth the wait.
-        let bytes_max = self.watch.server.drain_bytes_max;
-        let is_short = body.size_hint().lower() <= bytes_max;
-        if is_short && !self.watch.continue_due.get() && !body.is_end_stream() {
-            self.watch.leftover.replace(Some((body, bytes_max)));
-        } else {
-            self.watch.upload_open.set(false);
+        let watch = &self.watch;
+        if body.is_end_stream() {
+            watch.upload_open.set(false);
+            return;
         }
+        // A client may wait for a 100 that nobody wants to send any more, or have a body too long to be worth the wait.
+        let bytes_left = watch.server.drain_bytes_max;
+        let leftover = if body.size_hint().lower() <= bytes_left && !watch.continue_due.get() {
+            Leftover::Draining { body, bytes_left }
+        } else {
+            watch.give_up(body)
+        };
+        watch.leftover.replace(Some(leftover));
     }
 }

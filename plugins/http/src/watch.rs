@@ -38,6 +38,10 @@ pub(crate) struct Watch {
     pub(crate) reply_open: Cell<bool>,
     /// The body of a request has not been read whole.
     pub(crate) upload_open: Cell<bool>,
+    /// Bytes of it that its handler has not taken; 0 if the request did not say how long it is.
+    pub(crate) upload_left: Cell<u64>,
+    /// The body of a request was left unread and is too long to be drained: no other request can follow it.
+    pub(crate) given_up: Cell<bool>,
     /// The client waits for 100, which has not been sent.
     pub(crate) continue_due: Cell<bool>,
     /// Output was written and not flushed.
@@ -60,9 +64,16 @@ pub(crate) struct Watch {
     pub(crate) ahead: RefCell<Vec<u8>>,
     /// When the client was seen to have ended its half, or to have gone.
     pub(crate) ended_at: Cell<Option<Instant>>,
-    /// A body that its handler left unread, to be drained.
-    /// It ends early after so many more bytes.
-    pub(crate) leftover: RefCell<Option<(Incoming, u64)>>,
+    pub(crate) leftover: RefCell<Option<Leftover>>,
+}
+
+/// A body that its handler left unread.
+pub(crate) enum Leftover {
+    /// It is read to its end, or given up after so many more bytes.
+    Draining { body: Incoming, bytes_left: u64 },
+    /// It is kept until the response is out: where the request asks for an upgrade, hyper lets go of what it has to send
+    /// once it sees that nobody wants the body.
+    GivenUp(Incoming),
 }
 
 impl Watch {
@@ -82,6 +93,8 @@ impl Watch {
             in_service: Cell::new(false),
             reply_open: Cell::new(false),
             upload_open: Cell::new(false),
+            upload_left: Cell::new(0),
+            given_up: Cell::new(false),
             continue_due: Cell::new(false),
             dirty: Cell::new(false),
             read_blocked: Cell::new(false),
@@ -219,8 +232,21 @@ impl Watch {
     pub(crate) fn is_last(&self) -> bool {
         self.served.get() >= self.server.requests_max
             || self.continue_due.get()
+            || self.given_up.get()
             || self.refused.get().is_some_and(|refused| refused.in_body)
             || (self.server.is_draining() && self.is_caught_up())
+    }
+
+    /// The rest of a request's body will not be read. No other request can follow it.
+    pub(crate) fn give_up(&self, body: Incoming) -> Leftover {
+        self.upload_open.set(false);
+        self.given_up.set(true);
+        Leftover::GivenUp(body)
+    }
+
+    /// If nobody reads the rest of the request's body, it is too long to be drained.
+    pub(crate) fn is_upload_too_long(&self) -> bool {
+        self.upload_open.get() && self.upload_left.get() > self.server.drain_bytes_max
     }
 
     /// What is wrong with the body of the request in flight.
