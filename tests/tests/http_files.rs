@@ -199,6 +199,9 @@ fn folders_are_redirected_to_their_slash() {
     let response = client.get("/sub?a=b&c=%20");
     assert_eq!(response.header("location"), Some("/sub/?a=b&c=%20"));
     assert_eq!(client.get("/listed/sub").header("location"), Some("/listed/sub/"));
+    // A root that is mounted at a path is a folder too.
+    let response = client.get("/listed?a=b");
+    assert_eq!((response.status, response.header("location")), (308, Some("/listed/?a=b")));
     assert_eq!(client.get("/dir/").status, 404);
     assert_eq!(client.get("/text.txt/").status, 404);
 }

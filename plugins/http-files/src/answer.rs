@@ -26,7 +26,9 @@ const CONDITIONS: [&str; 6] =
 
 /// Answers a request, or passes it on if there is no such file.
 pub(crate) async fn answer(request: Request, site: &Site) -> Result<Response> {
-    let mut response = match path::target(request.path_beneath(), site.dot_files) {
+    // Not `path_beneath`: the root's own path may lack its slash too.
+    let beneath = request.path().strip_prefix(request.mount()).unwrap_or("/");
+    let mut response = match path::target(beneath, site.dot_files) {
         Err(NoTarget::NotFound) => return Ok(Response::pass()),
         Err(NoTarget::Malformed) => {
             let sentence = "The path has a % that two hexadecimal digits do not follow.";

@@ -50,11 +50,14 @@ pub(crate) enum DotFiles {
     Served,
 }
 
-/// Reads the path of a request, which begins with `/`.
+/// Reads the path of a request beneath the root, which begins with `/`; an empty one is that of the root without its slash.
 ///
 /// # Errors
 /// If it names no file that may be asked for.
 pub(crate) fn target(path: &str, dot_files: DotFiles) -> Result<Target, NoTarget> {
+    if path.is_empty() {
+        return Ok(Target { path: Vec::new(), directory: false });
+    }
     let path = path.strip_prefix('/').ok_or(NoTarget::NotFound)?;
     if !is_well_encoded(path.as_bytes()) {
         return Err(NoTarget::Malformed);
@@ -112,6 +115,7 @@ mod tests {
     #[test]
     fn paths_are_decoded_once() {
         check("/", Ok((b"", true)));
+        check("", Ok((b"", false)));
         check("/a", Ok((b"a", false)));
         check("/a/", Ok((b"a", true)));
         check("/a/b.html", Ok((b"a/b.html", false)));
@@ -129,7 +133,6 @@ mod tests {
     #[test]
     fn what_leads_out_or_nowhere_is_not_found() {
         for path in [
-            "",
             "a",
             "//",
             "//a",
