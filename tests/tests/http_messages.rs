@@ -81,7 +81,7 @@ fn requests_can_be_pipelined() {
     }
     client.send(requests);
     for number in 0..20 {
-        assert_eq!(client.response().text(), format!("GET h /seen {number}\n"));
+        assert_eq!(client.response().text(), format!("GET h h /seen {number}\n"));
         assert_eq!(client.response().text(), "x".repeat(number));
     }
     assert!(client.is_idle());
@@ -95,9 +95,12 @@ fn the_target_and_the_authority_reach_the_handler() {
         client.send(format!("GET {target} HTTP/1.1\r\nHost: h:1\r\n\r\n"));
         client.response().text().to_owned()
     };
-    assert_eq!(seen("/seen"), "GET h:1 /seen -\n");
-    assert_eq!(seen("/seen?a=b&c"), "GET h:1 /seen a=b&c\n");
-    assert_eq!(seen("http://other:2/seen?q"), "GET other:2 /seen q\n");
+    assert_eq!(seen("/seen"), "GET h:1 h:1 /seen -\n");
+    assert_eq!(seen("/seen?a=b&c"), "GET h:1 h:1 /seen a=b&c\n");
+    // The authority of an absolute target is the host, whatever the field says.
+    assert_eq!(seen("http://other:2/seen?q"), "GET other:2 other:2 /seen q\n");
+    client.send("GET http://other:2/seen HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().text(), "GET other:2 other:2 /seen -\n");
 }
 
 #[test]

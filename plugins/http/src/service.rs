@@ -203,17 +203,23 @@ fn head<'a>(
     parts: &'a Parts,
     watch: &Watch,
 ) -> Head<'a, impl Iterator<Item = (&'a [u8], &'a [u8])>> {
-    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    // RFC 9112 section 3.2.2: the authority of an absolute target wins.
-    let authority = parts.uri.authority().map(|authority| authority.as_str()).or(host);
-    let fields = parts.headers.iter();
+    // RFC 9112 section 3.2.2: the authority of an absolute target takes the place of `Host`.
+    let absolute = parts.uri.authority().map(|authority| authority.as_str());
+    let host = || parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = absolute.or_else(host);
+    let added = absolute.filter(|_| !parts.headers.contains_key(header::HOST));
+    let added = added.map(|host| (b"host".as_slice(), host.as_bytes()));
+    let fields = parts.headers.iter().map(move |(name, value)| match absolute {
+        Some(host) if name == header::HOST => (name.as_str().as_bytes(), host.as_bytes()),
+        _ => (name.as_str().as_bytes(), value.as_bytes()),
+    });
     Head {
         method: parts.method.as_str(),
         tls: false,
         authority: authority.filter(|authority| !authority.is_empty()),
         path: parts.uri.path(),
         query: parts.uri.query(),
-        fields: fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+        fields: fields.chain(added),
         version: version(parts.version),
         remote: watch.info.remote,
         local: watch.info.local,
