@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     process::Command,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use medusa_tests::{Client, Folder, Response, Server, tool};
@@ -188,6 +189,22 @@ fn conditions_are_obeyed() {
     server.folder().write("site/text.txt", "9876543210");
     let response = client.get_with("/text.txt", &format!("If-None-Match: {etag}\r\n"));
     assert_eq!((response.status, response.text()), (200, "9876543210"));
+}
+
+#[test]
+fn a_file_from_the_future_is_as_old_as_the_response() {
+    let server = server();
+    let mut client = client(&server);
+    let file = fs::File::options().write(true).open(server.folder().path("site/text.txt"));
+    let in_2100 = UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    file.and_then(|file| file.set_modified(in_2100)).expect("a file can be given a time");
+    let response = client.get("/text.txt");
+    let modified = response.header("last-modified").expect("a file has a time");
+    assert!(!modified.contains("2100"), "{modified}");
+    let later = "If-Modified-Since: Sat, 01 Jan 2101 00:00:00 GMT\r\n";
+    assert_eq!(client.get_with("/text.txt", later).status, 200);
+    let etag = response.header("etag").expect("a file has a tag");
+    assert_eq!(client.get_with("/text.txt", &format!("If-None-Match: {etag}\r\n")).status, 304);
 }
 
 #[test]

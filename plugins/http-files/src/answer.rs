@@ -112,7 +112,10 @@ fn file_answer(
     let headers = response.headers_mut();
     headers.reserve(8);
     headers.insert(header::ETAG, value(&etag)?);
-    headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(modified))?);
+    // RFC 9110 section 8.8.2.1: not later than the response.
+    let now = site.now_if_before(modified);
+    let last_modified = httpdate::fmt_http_date(now.unwrap_or(modified));
+    headers.insert(header::LAST_MODIFIED, value(&last_modified)?);
     if let Some(cache_control) = &site.cache_control {
         headers.insert(header::CACHE_CONTROL, cache_control.clone());
     }
@@ -120,7 +123,7 @@ fn file_answer(
         Selection::Whole
     } else {
         let method = if is_head { Method::HEAD } else { Method::GET };
-        let file = Validators { etag: &etag, modified };
+        let file = Validators { etag: &etag, modified, is_in_future: now.is_some() };
         let fields = request.into_http().into_parts().0.headers;
         match conditional::evaluate(&method, &fields, file) {
             Outcome::NotModified => return Ok(response.with_status(StatusCode::NOT_MODIFIED)),

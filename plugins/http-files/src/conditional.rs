@@ -13,6 +13,8 @@ pub(crate) struct Validators<'a> {
     pub(crate) etag: &'a str,
     /// When it was changed last, in whole seconds.
     pub(crate) modified: SystemTime,
+    /// Which is yet to come, by our clock: no client can have seen that state of the file.
+    pub(crate) is_in_future: bool,
 }
 
 /// What the preconditions come to.
@@ -52,7 +54,7 @@ pub(crate) fn evaluate(method: &Method, fields: &HeaderMap, file: Validators<'_>
         };
     }
     match date(fields, header::IF_MODIFIED_SINCE) {
-        Some(date) if safe && file.modified <= date => Outcome::NotModified,
+        Some(date) if safe && file.modified <= date && !file.is_in_future => Outcome::NotModified,
         _ => Outcome::Proceed,
     }
 }
@@ -96,7 +98,8 @@ mod tests {
     const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 
     fn file() -> Validators<'static> {
-        Validators { etag: TAG, modified: httpdate::parse_http_date(AT).unwrap() }
+        let modified = httpdate::parse_http_date(AT).unwrap();
+        Validators { etag: TAG, modified, is_in_future: false }
     }
 
     fn fields(text: &str) -> HeaderMap {
@@ -146,6 +149,14 @@ mod tests {
         check("if-match: \"x\"\nif-none-match: \"t\"", Outcome::Failed);
         check("if-match: \"t\"\nif-none-match: \"t\"", Outcome::NotModified);
         check(&format!("if-unmodified-since: {AT}\nif-none-match: \"t\""), Outcome::NotModified);
+    }
+
+    #[test]
+    fn a_time_to_come_proves_nothing() {
+        let file = Validators { is_in_future: true, ..file() };
+        let outcome = |text: &str| evaluate(&Method::GET, &fields(text), file);
+        assert_eq!(outcome(&format!("if-modified-since: {AFTER}")), Outcome::Proceed);
+        assert_eq!(outcome("if-none-match: \"t\""), Outcome::NotModified);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What is served: a folder under the rules of the configuration, and how a request finds a file in it.
 
 use std::{
+    cell::Cell,
     ffi::OsStr,
     io::{self, ErrorKind},
     os::unix::ffi::OsStrExt,
     path::Path,
+    time::SystemTime,
 };
 
 use http::HeaderValue;
@@ -31,6 +33,8 @@ pub(crate) struct Site {
     pub(crate) cache_control: Option<HeaderValue>,
     pub(crate) ranges_max: usize,
     pub(crate) piece_bytes: usize,
+    /// A moment that is over. Most files are older, and cost no look at the clock.
+    past: Cell<SystemTime>,
 }
 
 /// What a path leads to.
@@ -71,7 +75,17 @@ impl Site {
             cache_control,
             ranges_max: usize::try_from(settings.ranges_max).unwrap_or(usize::MAX),
             piece_bytes: settings.read_bytes.as_usize(),
+            past: Cell::new(SystemTime::now()),
         })
+    }
+
+    /// The time, if `moment` is yet to come.
+    pub(crate) fn now_if_before(&self, moment: SystemTime) -> Option<SystemTime> {
+        if moment <= self.past.get() {
+            return None;
+        }
+        self.past.set(SystemTime::now());
+        Some(self.past.get()).filter(|now| *now < moment)
     }
 
     /// Finds what `target` names.
