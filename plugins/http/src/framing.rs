@@ -99,9 +99,10 @@ impl Framing {
         self.heads
     }
 
-    /// A head has begun and is not yet whole.
+    /// A head has begun and is not yet whole. Empty lines are no beginning.
     pub(crate) fn in_head(&self) -> bool {
-        !self.carry.is_empty()
+        let line = self.carry.get(self.head.line..).unwrap_or_default();
+        self.head.minor.is_some() || !matches!(line, [] | [b'\r'])
     }
 
     /// A body has begun and is not yet whole.
@@ -461,6 +462,23 @@ mod tests {
         check(with("X: y\r\n\tz"), Err(Refusal::ObsFold));
         check("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Err(Refusal::ObsFold));
         check("\r\n".repeat(5), Err(Refusal::EmptyLines));
+    }
+
+    #[test]
+    fn empty_lines_are_no_head() {
+        let mut framing = Framing::new(LIMITS);
+        for (bytes, in_head) in [
+            ("\r", false),
+            ("\n\r\n", false),
+            ("G", true),
+            ("ET / HTTP/1.1\r\n", true),
+            ("Host: a\r\n\r", true),
+            ("\n", false),
+            ("\r\n", false),
+        ] {
+            assert_eq!(framing.judge(bytes.as_bytes()), Ok(()));
+            assert_eq!(framing.in_head(), in_head, "after {bytes:?}");
+        }
     }
 
     #[test]

@@ -84,3 +84,34 @@ fn a_response_is_sent_whole_though_a_body_is_left_and_an_upgrade_asked_for() {
         }
     }
 }
+
+#[test]
+fn an_empty_line_after_a_request_begins_no_other() {
+    let host = server("head_timeout = \"15 s\"\nidle_timeout = \"75 s\"");
+    let mut connection = host.connect();
+    connection.send(get(3));
+    assert!(connection.read().ends_with(b"xxx"));
+    connection.send("\r\n");
+    host.advance(Duration::from_secs(60));
+    assert!(!connection.is_closed(), "it is idle, not late with a head");
+    connection.send(get(5));
+    assert!(connection.read().ends_with(b"xxxxx"));
+    connection.send("\r\n");
+    host.advance(Duration::from_secs(80));
+    assert_eq!(connection.read(), b"");
+    assert!(connection.is_ended(), "it was idle for too long");
+}
+
+#[test]
+fn a_head_gets_its_time_and_no_more_however_it_dribbles() {
+    let host = server("head_timeout = \"15 s\"");
+    let mut connection = host.connect();
+    for byte in &get(3).as_bytes()[..14] {
+        connection.send([*byte]);
+        host.advance(Duration::from_secs(1));
+        assert_eq!(connection.read(), b"");
+    }
+    host.advance(Duration::from_secs(1));
+    assert!(connection.read().starts_with(b"HTTP/1.1 408 "));
+    assert!(connection.is_ended());
+}
