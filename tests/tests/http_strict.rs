@@ -249,6 +249,22 @@ fn a_head_that_comes_too_slowly_is_refused() {
 }
 
 #[test]
+fn a_refusal_of_head_has_no_body() {
+    let server = server();
+    for request in
+        ["HEAD / HTTP/1.1\r\n\r\n", "\r\nHEAD /a#b HTTP/1.1\r\n\r\n", "HEAD / HTTP/1.1\r\nHo"]
+    {
+        let mut client = Client::connect(server.address("web"));
+        client.send(request);
+        let response = client.head_response();
+        assert!(matches!(response.status, 400 | 408), "{request:?}: {}", response.status);
+        let length = response.header("content-length").and_then(|length| length.parse().ok());
+        assert!(length > Some(0), "the length is that of the page: {length:?}");
+        assert_eq!(client.end(), End::Eof);
+    }
+}
+
+#[test]
 fn a_connection_that_says_nothing_is_closed_without_a_word() {
     let server = server();
     assert_eq!(Client::connect(server.address("web")).end(), End::Eof);

@@ -44,6 +44,8 @@ pub(crate) struct Framing {
     carry: Vec<u8>,
     /// Heads that were found good.
     heads: u64,
+    /// What was refused is a request by HEAD.
+    refused_head: bool,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,7 @@ enum Body {
 impl Framing {
     pub(crate) fn new(limits: Limits) -> Framing {
         let (head, carry) = (Head::default(), Vec::new());
-        Framing { limits, state: State::Head, head, carry, heads: 0 }
+        Framing { limits, state: State::Head, head, carry, heads: 0, refused_head: false }
     }
 
     /// How many heads have been found good.
@@ -103,6 +105,11 @@ impl Framing {
     pub(crate) fn in_head(&self) -> bool {
         let line = self.carry.get(self.head.line..).unwrap_or_default();
         self.head.minor.is_some() || !matches!(line, [] | [b'\r'])
+    }
+
+    /// The request that was refused, or that is not whole yet, is one by HEAD: its response has no body, whatever it says.
+    pub(crate) fn is_for_head(&self) -> bool {
+        self.refused_head || is_head(&self.carry)
     }
 
     /// A body has begun and is not yet whole.
@@ -122,7 +129,10 @@ impl Framing {
                 State::Head => match self.head(rest) {
                     Ok(Some(used)) => at += used,
                     Ok(None) => return Ok(()),
-                    Err(refusal) => return Err(Refused { at, refusal, in_body: false }),
+                    Err(refusal) => {
+                        self.refused_head = is_head(rest);
+                        return Err(Refused { at, refusal, in_body: false });
+                    }
                 },
                 State::Body(left) => {
                     let used = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
@@ -293,6 +303,12 @@ impl Head {
         };
         if self.expectation { Err(Refusal::Expectation) } else { Ok(body) }
     }
+}
+
+/// Whether a head, as far as it has come, is that of a request by HEAD.
+fn is_head(head: &[u8]) -> bool {
+    let start = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    start.is_some_and(|start| head[start..].starts_with(b"HEAD "))
 }
 
 /// The version's minor number, from a good request line (RFC 9112 section 3).

@@ -29,8 +29,10 @@ pub(crate) async fn refuse(watch: &Rc<Watch>, refusal: Refusal) -> Result<()> {
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
     server.metrics.response(status);
     let page = page::html(status, refusal.sentence());
-    watch.report_unread(status, page.len() as u64);
-    let response = response(status, &page, server.name.as_ref());
+    let mut response = head(status, page.len(), server.name.as_ref());
+    let body = if watch.framing.borrow().is_for_head() { &b""[..] } else { &page };
+    response.extend_from_slice(body);
+    watch.report_unread(status, body.len() as u64);
     if write_in_time(watch, &response).await.is_ok() {
         return close(watch).await;
     }
@@ -80,15 +82,14 @@ pub(crate) async fn close(watch: &Rc<Watch>) -> Result<()> {
     Ok(())
 }
 
-/// A whole response of HTTP/1.1, as hyper would write it.
-fn response(status: StatusCode, page: &[u8], server: Option<&HeaderValue>) -> Vec<u8> {
+/// The head of a response of HTTP/1.1 with a page, as hyper would write it.
+fn head(status: StatusCode, page_length: usize, server: Option<&HeaderValue>) -> Vec<u8> {
     let reason = status.canonical_reason().unwrap_or("Error");
     let date = httpdate::fmt_http_date(SystemTime::now());
     let mut head = format!(
-        "HTTP/1.1 {} {reason}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\n\
+        "HTTP/1.1 {} {reason}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {page_length}\r\n\
          connection: close\r\ndate: {date}\r\n",
-        status.as_str(),
-        page.len()
+        status.as_str()
     )
     .into_bytes();
     if let Some(name) = server {
@@ -97,6 +98,5 @@ fn response(status: StatusCode, page: &[u8], server: Option<&HeaderValue>) -> Ve
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
-    head.extend_from_slice(page);
     head
 }
