@@ -292,7 +292,7 @@ impl Registrar {
         value
     }
 
-    fn record(&mut self, register: impl FnOnce() -> Result<Registration> + 'static) {
+    pub(crate) fn record(&mut self, register: impl FnOnce() -> Result<Registration> + 'static) {
         let register = move || register().map(Some);
         self.plugin.recorded.borrow_mut().push(Box::new(register));
     }

@@ -35,16 +35,32 @@ use medusa_abi::{
     },
     net::SocketAddress,
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     address,
     catch::guard,
+    connection::Connection,
     error::{Error, Result, io_error},
     handle::Owned,
     host::{bytes_of, host},
     http::{Body, fields},
+    registrar::Registrar,
+    session::{self, Wake},
     source, waker,
 };
+
+pub use crate::session::Rest;
+
+/// Serves connections by sessions, as [`Registrar::session`](crate::Registrar::session) does, with turns that own their connection
+/// while they last: a server keeps it in more than one place.
+pub fn sessions<S, F>(registrar: &mut Registrar, turn: F)
+where
+    S: Serialize + DeserializeOwned + Default + 'static,
+    F: AsyncFn(Connection, S, Wake) -> Result<Rest<S>> + 'static,
+{
+    registrar.record(move || session::add_owning_session(turn));
+}
 
 /// The head of a request, borrowed until the exchange has started. `F` iterates over the fields, names in lower case.
 #[derive(Clone, Copy, Debug)]

@@ -72,6 +72,48 @@ impl<S> IntoFlow<S> for Result<Flow<S>> {
     }
 }
 
+/// What a turn that owns its connection leaves of it; see [`crate::server::sessions`].
+#[derive(Debug)]
+pub enum Rest<S> {
+    /// The connection rests with this state until there is something to read, or until the deadline.
+    Park(Connection, S, Option<Instant>),
+    /// It has come to its end.
+    Close,
+}
+
+/// How a session has its turns.
+pub(crate) trait Turns<S>: 'static {
+    async fn take(&self, conn: Connection, state: S, wake: Wake) -> Result<Rest<S>>;
+}
+
+/// Turns that are lent their connection.
+struct Lent<F, R>(F, PhantomData<fn() -> R>);
+
+impl<S, F, R> Turns<S> for Lent<F, R>
+where
+    F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
+    R: IntoFlow<S> + 'static,
+{
+    async fn take(&self, mut conn: Connection, state: S, wake: Wake) -> Result<Rest<S>> {
+        Ok(match (self.0)(&mut conn, state, wake).await.into_flow()? {
+            Flow::Park(state, deadline) => Rest::Park(conn, state, deadline),
+            Flow::Close => Rest::Close,
+        })
+    }
+}
+
+/// Turns that own it.
+struct Owning<F>(F);
+
+impl<S, F> Turns<S> for Owning<F>
+where
+    F: AsyncFn(Connection, S, Wake) -> Result<Rest<S>> + 'static,
+{
+    async fn take(&self, conn: Connection, state: S, wake: Wake) -> Result<Rest<S>> {
+        (self.0)(conn, state, wake).await
+    }
+}
+
 /// Registers sessions. `durable`: each park writes the state's record into the host's keeping.
 pub(crate) fn add_session<S, F, R>(turn: F, durable: bool) -> Result<Registration>
 where
@@ -79,10 +121,26 @@ where
     F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
     R: IntoFlow<S> + 'static,
 {
-    let parked = RefCell::new(BTreeMap::<Handle, S>::new());
-    let sessions = Sessions::<S, F, R> { turn, durable, parked, answer: PhantomData };
+    add(Lent(turn, PhantomData), durable)
+}
+
+/// Registers sessions whose turns own their connections.
+pub(crate) fn add_owning_session<S, F>(turn: F) -> Result<Registration>
+where
+    S: Serialize + DeserializeOwned + Default + 'static,
+    F: AsyncFn(Connection, S, Wake) -> Result<Rest<S>> + 'static,
+{
+    add(Owning(turn), false)
+}
+
+fn add<S, T>(turns: T, durable: bool) -> Result<Registration>
+where
+    S: Serialize + DeserializeOwned + Default + 'static,
+    T: Turns<S>,
+{
+    let sessions = Sessions::<S, T> { turns, durable, parked: RefCell::default() };
     let data = Rc::into_raw(Rc::new(sessions));
-    let hooks = Table::new(&Sessions::<S, F, R>::HOOKS);
+    let hooks = Table::new(&Sessions::<S, T>::HOOKS);
     let session = Session { data: data.cast_mut().cast(), hooks };
     let host = host();
     // SAFETY: The session's data is what its hooks expect.
@@ -95,19 +153,17 @@ where
     Ok(Registration::new(Owned::new(handle as Handle)))
 }
 
-struct Sessions<S, F, R> {
-    turn: F,
+struct Sessions<S, T> {
+    turns: T,
     durable: bool,
     /// The states of parked sessions, by their connections' handles.
     parked: RefCell<BTreeMap<Handle, S>>,
-    answer: PhantomData<fn() -> R>,
 }
 
-impl<S, F, R> Sessions<S, F, R>
+impl<S, T> Sessions<S, T>
 where
     S: Serialize + DeserializeOwned + Default + 'static,
-    F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
-    R: IntoFlow<S> + 'static,
+    T: Turns<S>,
 {
     const HOOKS: SessionHooks = SessionHooks {
         size: size_of::<SessionHooks>(),
@@ -119,11 +175,11 @@ where
     };
 
     /// One turn, and what the host is to do after it.
-    async fn take_turn(self: Rc<Self>, mut conn: Connection, wake: Wake) -> Result<()> {
+    async fn take_turn(self: Rc<Self>, conn: Connection, wake: Wake) -> Result<()> {
         let state = self.parked.borrow_mut().remove(&conn.handle()).unwrap_or_default();
-        match (self.turn)(&mut conn, state, wake).await.into_flow()? {
-            Flow::Close => Ok(()),
-            Flow::Park(state, deadline) => self.park(conn, state, deadline),
+        match self.turns.take(conn, state, wake).await? {
+            Rest::Close => Ok(()),
+            Rest::Park(conn, state, deadline) => self.park(conn, state, deadline),
         }
     }
 

@@ -9,7 +9,8 @@ use std::{
     collections::{HashMap, VecDeque},
     future::poll_fn,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake as TaskWake, Waker},
 };
 
 use medusa_abi::{
@@ -59,7 +60,36 @@ struct Session {
     posts: RefCell<VecDeque<Vec<u8>>>,
     /// The task that a turn has become.
     driver: RefCell<Option<AbortHandle>>,
+    /// Who is woken in turns that begin without a task.
+    relay: Arc<Relay>,
     _in_flight: InFlight,
+}
+
+/// A waker that stays the same when a turn becomes a task: what was set up in its first poll, a timer say, wakes the task.
+#[derive(Default)]
+struct Relay(Mutex<Option<Waker>>);
+
+impl Relay {
+    fn set(&self, waker: Option<&Waker>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *kept, waker) {
+            (Some(kept), Some(waker)) => kept.clone_from(waker),
+            (kept, waker) => *kept = waker.cloned(),
+        }
+    }
+}
+
+impl TaskWake for Relay {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Without a task the turn is in its first poll, and is polled again in any case.
+        if let Some(waker) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.wake_by_ref();
+        }
+    }
 }
 
 /// Why a session has a turn.
@@ -92,10 +122,20 @@ impl Sessions {
             is_told: Cell::new(false),
             posts: RefCell::default(),
             driver: RefCell::default(),
+            relay: Arc::default(),
             _in_flight: InFlight::new(generation),
         });
         self.all.borrow_mut().insert(handle, session.clone());
-        session.turn(self, Wake::Readable);
+        // A new connection most often waits for its first bytes: it is a task from the start.
+        match session.begin_turn(self, &Wake::Readable) {
+            Some(Some(future)) => session.become_task(future, false),
+            Some(None) => {
+                if let Some(next) = session.after_turn(self, code::READY, false) {
+                    session.turn(self, next);
+                }
+            }
+            None => {}
+        }
     }
 
     /// A parked connection is wanted.
@@ -193,11 +233,13 @@ impl Session {
             let Some(future) = self.begin_turn(sessions, &wake) else { return };
             let code = match future {
                 None => code::READY,
-                // Nobody has to be woken: if it waits it is polled again, by a task.
-                Some(future) => match future.poll(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(code) => code,
-                    Poll::Pending => return self.become_task(future, is_last),
-                },
+                Some(future) => {
+                    let relay = Waker::from(self.relay.clone());
+                    match future.poll(&mut Context::from_waker(&relay)) {
+                        Poll::Ready(code) => code,
+                        Poll::Pending => return self.go_on_as_task(future, relay, is_last),
+                    }
+                }
             };
             match self.after_turn(sessions, code, is_last) {
                 Some(next) => wake = next,
@@ -253,11 +295,28 @@ impl Session {
         Some((!is_over).then(|| PluginFuture::new(self.generation(), task, "session")))
     }
 
+    /// The turn has to wait.
+    fn go_on_as_task(self: &Rc<Self>, future: Rc<PluginFuture>, relay: Waker, is_last: bool) {
+        let session = self.clone();
+        self.drive(is_last, async move {
+            let code = poll_fn(|context| {
+                session.relay.set(Some(context.waker()));
+                future.poll(&mut Context::from_waker(&relay))
+            });
+            let code = code.await;
+            session.relay.set(None);
+            code
+        });
+    }
+
     fn become_task(self: &Rc<Self>, future: Rc<PluginFuture>, is_last: bool) {
+        self.drive(is_last, async move { poll_fn(|context| future.poll(context)).await });
+    }
+
+    fn drive(self: &Rc<Self>, is_last: bool, turn: impl Future<Output = Code> + 'static) {
         let session = self.clone();
         let driver = tokio::task::spawn_local(async move {
-            let code = poll_fn(|context| future.poll(context)).await;
-            drop(future);
+            let code = turn.await;
             session.driver.take();
             let service = session.service.clone();
             let Some(sessions) = service.sessions() else { return };

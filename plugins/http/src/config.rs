@@ -16,6 +16,9 @@ pub(crate) struct Settings {
     /// How long a connection is kept open between two requests.
     #[config(default = "75 s", min = 1)]
     pub(crate) idle_timeout: Duration,
+    /// How long a connection that asks for nothing keeps its buffers at hand, before it rests in the host without any.
+    #[config(default = "250 ms")]
+    pub(crate) park_after: Duration,
     /// How long a client may read nothing of a response that waits for it.
     #[config(default = "60 s", min = 1)]
     pub(crate) send_timeout: Duration,

@@ -14,14 +14,15 @@ use hyper::{
     body::{Body, Incoming},
     service::service_fn,
 };
-use medusa_plugin_api::{Connection, Instant, Result};
+use medusa_plugin_api::{Connection, Instant, Result, Wake, server::Rest};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     alarm::Alarm,
     io::Io,
     linger,
     refusal::Refusal,
-    server::Server,
+    server::{Place, Server},
     service::answer,
     watch::{Leftover, Watch},
 };
@@ -31,8 +32,22 @@ use crate::{
 /// again.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
-/// How a connection ends.
+/// What is kept of a connection while it rests between two requests.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Resting {
+    /// Requests that were served.
+    served: u64,
+    /// When it came to rest.
+    #[serde(skip)]
+    since: Option<Instant>,
+    #[serde(skip)]
+    place: Option<Place>,
+}
+
+/// How a connection ends, or comes to rest.
 enum End {
+    /// With nothing in flight and nothing to come soon.
+    Rest,
     /// In good order, after the last response.
     Done,
     /// In good order, with nothing in flight.
@@ -47,6 +62,7 @@ enum End {
 #[derive(Clone, Copy)]
 enum Deadline {
     CloseIdle,
+    Rest,
     RefuseHead,
     RefuseBody,
     /// The request in service stays unanswered; what came before is not to be harmed.
@@ -54,26 +70,51 @@ enum Deadline {
     Abort,
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve(conn: Connection, server: Rc<Server>) -> Result<()> {
-    let watch = Rc::new(Watch::new(conn, server.clone())?);
-    let Some(place) = server.join() else {
-        return linger::refuse(&watch, Refusal::TooManyConnections).await;
+/// One turn of a connection: it is new, or has something after a rest.
+pub(crate) async fn turn(
+    conn: Connection,
+    resting: Resting,
+    wake: Wake,
+    server: &Rc<Server>,
+) -> Result<Rest<Resting>> {
+    match wake {
+        // Nothing is in flight.
+        Wake::Hangup | Wake::Deadline => return Ok(Rest::Close),
+        Wake::Drain => {
+            let until = Instant::now() + LAST_REQUEST_WAIT;
+            return Ok(Rest::Park(conn, resting, Some(until)));
+        }
+        Wake::Readable | Wake::Resumed | Wake::Posted(_) => {}
+    }
+    let park_after = server.timeouts.park_after;
+    let is_cold = resting.since.is_some_and(|since| Instant::now() >= since + park_after);
+    let watch = Rc::new(Watch::new(conn, server.clone(), resting.served, is_cold)?);
+    let Some(place) = resting.place.or_else(|| server.join()) else {
+        linger::refuse(&watch, Refusal::TooManyConnections).await?;
+        return Ok(Rest::Close);
     };
     // The place is held until the client has gone: a client that does not go counts as one.
     match drive(&watch, &place).await {
-        End::Done => linger::close(&watch).await,
-        End::Idle => linger::close_idle(&watch).await,
-        End::Refuse(refusal) => linger::refuse(&watch, refusal).await,
-        End::Abort => {
-            watch.abort();
-            Ok(())
-        }
+        End::Rest => return Ok(rest(&watch, place)),
+        End::Done => linger::close(&watch).await?,
+        End::Idle => linger::close_idle(&watch).await?,
+        End::Refuse(refusal) => linger::refuse(&watch, refusal).await?,
+        End::Abort => watch.abort(),
     }
+    Ok(Rest::Close)
+}
+
+fn rest(watch: &Watch, place: Place) -> Rest<Resting> {
+    let Some(conn) = watch.take() else { return Rest::Close };
+    place.forget_waker();
+    let until = watch.active_at.get() + watch.server.timeouts.idle;
+    let resting =
+        Resting { served: watch.served_in_all(), since: Some(Instant::now()), place: Some(place) };
+    Rest::Park(conn, resting, Some(until))
 }
 
 /// Lets hyper work until the connection is to end.
-async fn drive(watch: &Rc<Watch>, place: &crate::server::Place) -> End {
+async fn drive(watch: &Rc<Watch>, place: &Place) -> End {
     let service = service_fn(|request| answer(request, watch.clone()));
     let connection = watch.server.http1.serve_connection(Io(watch.clone()), service);
     let mut connection = pin!(connection);
@@ -95,12 +136,16 @@ async fn drive(watch: &Rc<Watch>, place: &crate::server::Place) -> End {
             if drain_leftover(watch, context) {
                 continue;
             }
+            if watch.is_cold && watch.served.get() > 0 && watch.can_rest() {
+                return Poll::Ready(End::Rest);
+            }
             if is_abandoned(watch, now, context) {
                 return Poll::Ready(End::Abort);
             }
             match due(watch, &mut alarm, now, context) {
                 None => return Poll::Pending,
                 Some(Deadline::CloseIdle) => return Poll::Ready(End::Idle),
+                Some(Deadline::Rest) => return Poll::Ready(End::Rest),
                 Some(Deadline::RefuseHead) => {
                     return Poll::Ready(End::Refuse(Refusal::HeadTimeout));
                 }
@@ -241,10 +286,14 @@ fn deadline(watch: &Watch) -> Option<(Instant, Deadline)> {
         return Some((since + timeouts.head, Deadline::RefuseHead));
     }
     let idle_until = active_at
-        + match watch.served.get() {
+        + match watch.served_in_all() {
             0 => timeouts.head,
             _ => timeouts.idle,
         };
+    let rest_at = active_at + timeouts.park_after;
+    if rest_at < idle_until && watch.served_in_all() > 0 && watch.can_rest() {
+        return Some((rest_at, Deadline::Rest));
+    }
     let until = match watch.server.draining_since() {
         // A connection may come after the draining began: it was accepted before.
         Some(since) => idle_until.min(since.max(watch.opened) + LAST_REQUEST_WAIT),

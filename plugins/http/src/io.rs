@@ -32,6 +32,11 @@ impl Read for Io {
             watch.read_blocked.set(false);
             return Poll::Pending;
         }
+        if watch.is_cold && watch.served.get() > 0 && watch.is_idle() && watch.is_caught_up() {
+            // What comes next brings the connection's next turn.
+            watch.read_blocked.set(true);
+            return Poll::Pending;
+        }
         let mut scratch = watch.server.scratch.borrow_mut();
         let wanted = scratch.len().min(buffer.remaining());
         let read = poll_read(watch, context, &mut scratch[..wanted]);

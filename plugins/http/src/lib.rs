@@ -21,7 +21,7 @@ mod tests;
 mod upload;
 mod watch;
 
-use medusa_plugin_api::{Registrar, Result, export_plugin};
+use medusa_plugin_api::{Registrar, Result, export_plugin, server::sessions};
 
 use crate::{config::Settings, metrics::Metrics, server::Server};
 
@@ -33,6 +33,8 @@ fn load(registrar: &mut Registrar) -> Result<()> {
     let server = Server::new(&settings, metrics)?;
     let draining = server.clone();
     registrar.on_drain(move |_deadline| draining.drain());
-    registrar.serve(move |conn| connection::serve(conn, server.clone()));
+    sessions(registrar, async move |conn, resting, wake| {
+        connection::turn(conn, resting, wake, &server).await
+    });
     Ok(())
 }

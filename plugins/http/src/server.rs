@@ -25,6 +25,7 @@ pub(crate) struct Timeouts {
     pub(crate) head: Duration,
     pub(crate) body: Duration,
     pub(crate) idle: Duration,
+    pub(crate) park_after: Duration,
     pub(crate) send: Duration,
     pub(crate) ended: Duration,
 }
@@ -81,6 +82,7 @@ impl Server {
                 head: settings.head_timeout,
                 body: settings.body_timeout,
                 idle: settings.idle_timeout,
+                park_after: settings.park_after,
                 send: settings.send_timeout,
                 ended: settings.ended_timeout,
             },
@@ -162,6 +164,14 @@ impl Place {
                 true
             }
         }
+    }
+}
+
+impl Place {
+    /// Nobody is to be woken: the connection rests, and the host tells it of the draining.
+    pub(crate) fn forget_waker(&self) {
+        let waker = self.server.places.borrow_mut()[self.index].take();
+        drop(waker);
     }
 }
 

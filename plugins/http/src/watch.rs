@@ -30,6 +30,11 @@ pub(crate) struct Watch {
     pub(crate) info: ConnectionInfo,
     pub(crate) framing: RefCell<Framing>,
     pub(crate) opened: Instant,
+    /// Requests that were served before the connection last rested.
+    pub(crate) served_before: u64,
+    /// The connection rested for long before this turn, and will do so again: it is not read from once it has been answered, for that
+    /// would have it wait in the reactor.
+    pub(crate) is_cold: bool,
     /// What was refused. Input is not read any more.
     pub(crate) refused: Cell<Option<Refused>>,
     /// A request is with its handler, which has not answered.
@@ -77,11 +82,16 @@ pub(crate) enum Leftover {
 }
 
 impl Watch {
-    /// The watch over a connection that is new.
+    /// The watch over a connection that is new, or has rested after so many requests.
     ///
     /// # Errors
     /// When it is gone already.
-    pub(crate) fn new(conn: Connection, server: Rc<Server>) -> Result<Watch> {
+    pub(crate) fn new(
+        conn: Connection,
+        server: Rc<Server>,
+        served_before: u64,
+        is_cold: bool,
+    ) -> Result<Watch> {
         let now = Instant::now();
         Ok(Watch {
             framing: RefCell::new(Framing::new(server.limits)),
@@ -89,6 +99,8 @@ impl Watch {
             info: conn.info()?,
             conn: RefCell::new(Some(conn)),
             opened: now,
+            served_before,
+            is_cold,
             refused: Cell::new(None),
             in_service: Cell::new(false),
             reply_open: Cell::new(false),
@@ -154,6 +166,27 @@ impl Watch {
     /// Ends our half.
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
         poll_fn(|context| self.with(|conn| conn.poll_shutdown(context))).await
+    }
+
+    /// Nothing is in flight, and nothing that has come is unserved: the connection could rest.
+    pub(crate) fn can_rest(&self) -> bool {
+        self.is_idle()
+            && self.is_caught_up()
+            && self.read_blocked.get()
+            && self.refused.get().is_none()
+            && self.ended_at.get().is_none()
+            && self.leftover.borrow().is_none()
+            && !self.server.is_draining()
+    }
+
+    /// Requests that were served on this connection.
+    pub(crate) fn served_in_all(&self) -> u64 {
+        self.served_before + self.served.get()
+    }
+
+    /// Takes the connection out, to rest.
+    pub(crate) fn take(&self) -> Option<Connection> {
+        self.conn.take()
     }
 
     /// Resets the connection.
@@ -230,7 +263,7 @@ impl Watch {
 
     /// The response in the making is the last one on this connection.
     pub(crate) fn is_last(&self) -> bool {
-        self.served.get() >= self.server.requests_max
+        self.served_in_all() >= self.server.requests_max
             || self.continue_due.get()
             || self.given_up.get()
             || self.refused.get().is_some_and(|refused| refused.in_body)
