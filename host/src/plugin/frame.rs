@@ -117,7 +117,8 @@ pub fn current_of(
     answer
 }
 
-/// As [`current_of`], for callbacks that pass on what others gave to the plugin: that it makes no sense is not the plugin's doing.
+/// As [`current_of`], for callbacks that pass on what peers or other plugins gave, or answer: that it makes no sense is not this
+/// plugin's doing.
 pub fn current_for_others(
     instance: InstanceId,
     closure: &'static str,

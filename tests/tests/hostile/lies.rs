@@ -331,6 +331,9 @@ fn bodies_that_are_not_what_was_announced() {
     for lie in ["shorter", "no-frame", "garbage-pull"] {
         assert!(liars.by_request(lie).is_err(), "{lie}: a body that broke off has to look broken");
     }
+    let log = liars.server.log();
+    let blamed = log.lines().find(|it| it.contains("misuses the host") && it.contains("\"web\""));
+    assert_eq!(blamed, None, "who passes on what another plugin answers does nothing wrong");
     liars.unload();
 }
 

@@ -227,12 +227,14 @@ unsafe extern "C" fn request_pull(
     sink: FrameSink,
     waker: Waker,
 ) -> Code {
-    current(id, |generation| match generation.handles.get::<Request>(exchange) {
-        // SAFETY: The waker is as the ABI says.
-        Ok(request) => unsafe {
-            with_waker(generation, waker, |waker| request.pull(generation, sink, waker))
-        },
-        Err(code) => code,
+    current_for_others(id, "request_pull", |generation| {
+        match generation.handles.get::<Request>(exchange) {
+            // SAFETY: The waker is as the ABI says.
+            Ok(request) => unsafe {
+                with_waker(generation, waker, |waker| request.pull(generation, sink, waker))
+            },
+            Err(code) => code,
+        }
     })
 }
 
@@ -244,7 +246,7 @@ unsafe extern "C" fn exchange_next(
     sink: HeadSink,
     waker: Waker,
 ) -> Code {
-    current(id, |generation| {
+    current_for_others(id, "exchange_next", |generation| {
         // SAFETY: The head is valid for the call, says the ABI.
         let Some(head) = (unsafe { head.as_ref() }).filter(|head| is_sound(head)) else {
             return code::INVALID;
@@ -323,12 +325,14 @@ unsafe extern "C" fn exchange_poll(
     sink: HeadSink,
     waker: Waker,
 ) -> Code {
-    current(id, |generation| match generation.handles.get::<Exchange>(exchange) {
-        // SAFETY: The waker is as the ABI says.
-        Ok(exchange) => unsafe {
-            with_waker(generation, waker, |waker| exchange.poll(sink, waker))
-        },
-        Err(code) => code,
+    current_for_others(id, "exchange_poll", |generation| {
+        match generation.handles.get::<Exchange>(exchange) {
+            // SAFETY: The waker is as the ABI says.
+            Ok(exchange) => unsafe {
+                with_waker(generation, waker, |waker| exchange.poll(sink, waker))
+            },
+            Err(code) => code,
+        }
     })
 }
 
@@ -338,12 +342,14 @@ unsafe extern "C" fn exchange_pull(
     sink: FrameSink,
     waker: Waker,
 ) -> Code {
-    current(id, |generation| match generation.handles.get::<Exchange>(exchange) {
-        // SAFETY: The waker is as the ABI says.
-        Ok(exchange) => unsafe {
-            with_waker(generation, waker, |waker| exchange.pull(generation, sink, waker))
-        },
-        Err(code) => code,
+    current_for_others(id, "exchange_pull", |generation| {
+        match generation.handles.get::<Exchange>(exchange) {
+            // SAFETY: The waker is as the ABI says.
+            Ok(exchange) => unsafe {
+                with_waker(generation, waker, |waker| exchange.pull(generation, sink, waker))
+            },
+            Err(code) => code,
+        }
     })
 }
 

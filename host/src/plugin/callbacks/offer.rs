@@ -12,7 +12,7 @@ use medusa_abi::{
 
 use crate::plugin::{
     callbacks::{answer, handle, text, with_waker},
-    frame::current,
+    frame::{current, current_for_others},
     generation::Generation,
     manifest::Capability,
     offer::{Call, CommandEntry, IncomingCall, Metric, ResponderEntry},
@@ -195,7 +195,7 @@ unsafe fn call(generation: &Rc<Generation>, spec: &CallSpec) -> Result<Handle, C
 }
 
 unsafe extern "C" fn call_next(id: InstanceId, call: Handle, to: ByteSink, waker: Waker) -> Code {
-    current(id, |generation| {
+    current_for_others(id, "call_next", |generation| {
         let call = match generation.handles.get::<Call>(call) {
             Ok(call) => call,
             Err(code) => return code,
