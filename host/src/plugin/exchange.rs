@@ -347,6 +347,8 @@ impl Exchange {
                     );
                     return code::FAILED;
                 }
+                // To the server it would say that the request makes no sense.
+                code::INVALID => return code::FAILED,
                 code => return code,
             }
         }

@@ -306,7 +306,7 @@ fn heads_that_are_none() {
         "bad-heads",
         "null=INVALID status=INVALID kind=INVALID bytes=INVALID source=INVALID file=STALE exchange=STALE fields=INVALID count=INVALID field=INVALID",
     );
-    for lie in ["silent", "garbage", "no-task", "interim-status"] {
+    for lie in ["silent", "garbage", "invalid", "no-task", "interim-status"] {
         let response = liars.by_request(lie).unwrap_or_else(|broken| panic!("{lie}: {broken}"));
         assert!((500..600).contains(&response.status), "{lie}: {response:?}");
     }
