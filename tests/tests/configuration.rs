@@ -1,7 +1,11 @@
 //! The configuration as an operator meets it: what is refused before it is loaded, and what settings mean.
 
-use medusa_tests::{Client, Folder, Server};
+use std::time::{Duration, Instant};
+
+use medusa_tests::{Client, Folder, Server, wait_until};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn check(folder: &Folder, configuration: &str) -> medusa_tests::CtlOutput {
     folder.configure(configuration);
@@ -107,4 +111,22 @@ fn an_extension_says_what_it_waits_for() {
     let plugin = &server.plugin("hello")[0];
     let reason = plugin["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("no server of HTTP is running"), "{reason}");
+}
+
+#[test]
+fn an_unload_waits_for_blocking_jobs_as_long_as_the_configuration_says() {
+    let server = Server::start(
+        "[[plugin]]\nname = \"unruly\"\nlibrary = \"unruly\"\n[plugin.limits]\nblocked_ms_max = 0\n",
+    );
+    let gate = server.folder().path("gate");
+    let job = ["unruly".as_ref(), "do".as_ref(), "block".as_ref(), gate.as_os_str()];
+    server.ctl(job).succeeded();
+    wait_until("the job", PATIENCE, || gate.with_extension("begun").exists());
+    let begun = Instant::now();
+    let unloaded = server.ctl_json(["unload", "unruly", "--now"]);
+    assert_eq!(unloaded["result"], "pinned", "{unloaded}");
+    // Without the limit it would be five seconds.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    std::fs::write(&gate, "").unwrap();
+    wait_until("the unload", PATIENCE, || server.plugin("unruly").is_empty());
 }

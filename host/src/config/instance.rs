@@ -73,7 +73,7 @@ pub(super) struct Places {
     pub tls: Vec<Span>,
 }
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "name", "library", "listen", "attach", "host", "path", "order", "enabled", "config", "limits",
 ];
 

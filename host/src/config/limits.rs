@@ -85,16 +85,39 @@ limits! {
     connections_max: Host = 65_536, 1 => 10_000_000;
     /// Connections of one instance; more wait in the kernel's queue.
     connections_per_instance_max: Instance = 65_536, 1 => 10_000_000;
+    /// Connections that may wait in the kernel's queue of one listener; the kernel has a bound of its own (`net.core.somaxconn`). It
+    /// holds for listeners that are bound from then on.
+    listen_backlog_max: Instance = 1024, 1 => 65_535;
+    /// Closed connections whose input is thrown away for a while, so that the peer still gets the answer; others are closed at once.
+    lingering_connections_max: Host = 1024, 0 => 1_000_000;
+    /// How long the input of a closed connection is thrown away.
+    linger_ms_max: Host = 2_000, 0 => 600_000;
+    /// Bytes of a closed connection's input that are thrown away; after them it is cut.
+    linger_bytes_max: Host = MIB, 0 => GIB;
+    /// Names that may be looked up at a time, each by a thread of the pool; more are refused.
+    lookups_max: Host = 64, 1 => 65_536;
     /// Tasks of one instance; spawning more fails.
     tasks_per_instance_max: Instance = 131_072, 1 => 10_000_000;
     /// Timers of one instance; setting more fails.
     timers_per_instance_max: Instance = 131_072, 1 => 10_000_000;
     /// Files that one instance has open; opening more fails.
     files_per_instance_max: Instance = 4096, 1 => 1_000_000;
+    /// Folders that one instance has open as roots of its files; opening more fails.
+    folders_per_instance_max: Instance = 256, 1 => 65_536;
     /// Listeners of one instance; binding more fails.
     listeners_per_instance_max: Instance = 1024, 1 => 65_536;
     /// Blocking jobs of one instance, waiting or running; more are refused.
     jobs_per_instance_max: Instance = 256, 1 => 1_000_000;
+    /// Threads of one instance's own; starting more fails.
+    threads_per_instance_max: Instance = 64, 0 => 4096;
+    /// Messages from one instance's other threads that wait for the loop; more are refused.
+    posts_per_instance_max: Instance = 4096, 1 => 1_000_000;
+    /// Bytes of those messages; more are refused.
+    post_bytes_per_instance_max: Instance = 16 * MIB, 1024 => GIB;
+    /// Messages that wait for one parked connection; more are refused.
+    posts_per_connection_max: Instance = 64, 1 => 1_000_000;
+    /// Commands, metrics and services of one instance, each; offering more fails.
+    offers_per_instance_max: Instance = 1024, 1 => 1_000_000;
     /// Memory that one instance has allocated; above it the instance is quarantined at its next turn.
     heap_bytes_max: Instance = GIB, MIB => 1024 * GIB;
     /// Panics of one instance within a minute; above it the instance is quarantined.
@@ -107,6 +130,9 @@ limits! {
     start_ms_max: Instance = 30_000, 1 => 3_600_000;
     /// How long an instance may go on with what is in flight after its unload or upgrade; the rest is cut.
     drain_ms_max: Instance = 30_000, 0 => 86_400_000;
+    /// How long an unload waits, once its drain is over, for blocking jobs and threads to end; then the library is pinned until they
+    /// have.
+    blocked_ms_max: Instance = 5_000, 0 => 3_600_000;
     /// How long the whole host may drain at a shutdown.
     shutdown_ms_max: Host = 30_000, 0 => 86_400_000;
     /// Routes of all HTTP instances together; registering more fails.
@@ -129,6 +155,13 @@ limits! {
     log_line_bytes_max: Host = 8 * KIB, 128 => MIB;
     /// Bytes of the log that may wait for whoever reads standard error; lines beyond are dropped there, counted and told.
     log_queue_bytes_max: Host = MIB, 4 * KIB => GIB;
+}
+
+impl Limits {
+    /// `listen_backlog_max` as the system takes it.
+    pub fn listen_backlog(&self) -> u32 {
+        u32::try_from(self.listen_backlog_max).unwrap_or(u32::MAX)
+    }
 }
 
 impl Limit {
@@ -207,5 +240,41 @@ mod tests {
     fn the_reference_page_has_a_row_for_each() {
         assert_eq!(reference().lines().count(), LIMITS.len() + 2);
         assert!(reference().contains("| `drain_ms_max` | `\"30 s\"` |"), "{}", reference());
+    }
+
+    #[test]
+    fn the_page_about_the_configuration_has_every_key() {
+        let page = include_str!("../../../docs/configuration.md");
+        let of_file =
+            ["plugin_dir", "state_dir", "socket", "level", "format", "certificate", "key"];
+        let sections =
+            ["[host]", "[host.limits]", "[monitor]", "[log]", "[tls.NAME]", "[[plugin]]"];
+        let of_plugins =
+            crate::config::instance::KEYS.iter().filter(|key| !["config", "limits"].contains(key));
+        for word in of_file.iter().chain(&sections).chain(of_plugins) {
+            assert!(
+                page.contains(&format!("`{word}`")),
+                "`{word}` is not in docs/configuration.md"
+            );
+        }
+    }
+
+    /// `MEDUSA_WRITE_DOCS=1 cargo test -p medusa the_page` mends the table.
+    #[test]
+    fn the_page_about_the_configuration_has_this_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (begin, end) = ("<!-- limits: generated -->\n", "<!-- limits: end -->\n");
+        let (before, rest) = page.split_once(begin).unwrap();
+        let (table, after) = rest.split_once(end).unwrap();
+        if std::env::var("MEDUSA_WRITE_DOCS").is_ok_and(|it| it == "1") {
+            let page = format!("{before}{begin}{}{end}{after}", reference());
+            return std::fs::write(path, page).unwrap();
+        }
+        assert!(
+            table == reference(),
+            "the table in docs/configuration.md should be:\n{}",
+            reference()
+        );
     }
 }

@@ -55,7 +55,8 @@ struct Shared {
     running: RefCell<JoinSet<()>>,
 }
 
-/// How long commands and their last words may take once the host has stopped.
+/// How long commands and their last words may take once the host has stopped. A constant: all that they could wait for has ended, and
+/// what takes longer is a client that does not read.
 const CLOSE_MS_MAX: u64 = 2000;
 
 /// The pause after `accept` has failed (too many open files, say), so that the loop does not spin.

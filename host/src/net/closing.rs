@@ -10,28 +10,49 @@ use std::{
 
 use rustix::net::RecvFlags;
 
-use crate::net::{connections::State, entry::Entry};
+use crate::{
+    config::Limits,
+    net::{connections::State, entry::Entry},
+};
 
-/// How many connections are closed in this way now.
-#[derive(Debug, Default)]
-pub(super) struct Closing(Rc<Cell<usize>>);
+/// The connections that are closed in this way.
+#[derive(Debug)]
+pub(super) struct Closing {
+    /// How many there are now.
+    count: Rc<Cell<u64>>,
+    limits: Linger,
+}
 
-/// How long input is thrown away after a close.
-const LINGER_MAX: Duration = Duration::from_secs(2);
-/// How many bytes of it, at most.
-const LINGER_BYTES_MAX: usize = 1 << 20;
-/// How many connections may do so at a time; the others are closed at once.
-const LINGERING_MAX: usize = 1024;
+/// How far this goes for the sake of a peer: the limits of these names.
+#[derive(Clone, Copy, Debug)]
+struct Linger {
+    connections_max: u64,
+    time_max: Duration,
+    bytes_max: u64,
+}
+
 /// How much is read in one call.
 const PIECE_BYTES: usize = 16 * 1024;
+
+impl Closing {
+    /// None yet.
+    pub(super) fn new(limits: &Limits) -> Closing {
+        let limits = Linger {
+            connections_max: limits.lingering_connections_max,
+            time_max: Duration::from_millis(limits.linger_ms_max),
+            bytes_max: limits.linger_bytes_max,
+        };
+        Closing { count: Rc::default(), limits }
+    }
+}
 
 /// Closes `entry`, whose connection was dropped, in good order. Has to be called on a local runtime to do more than to close it.
 pub(super) fn close(entry: Rc<Entry>, closing: &Closing) {
     if entry.end.get().is_some() || entry.state.get() == State::Connecting || !has_input(&entry) {
         return;
     }
-    let count = closing.0.clone();
-    if count.get() >= LINGERING_MAX || tokio::runtime::Handle::try_current().is_err() {
+    let (count, limits) = (closing.count.clone(), closing.limits);
+    if count.get() >= limits.connections_max || tokio::runtime::Handle::try_current().is_err() {
         return;
     }
     count.set(count.get() + 1);
@@ -42,7 +63,8 @@ pub(super) fn close(entry: Rc<Entry>, closing: &Closing) {
             tracing::debug!("cannot end the output of connection {}: {error}", entry.id);
         }
         // Whether the time is up or the peer is done makes no difference: the socket is closed.
-        let _ = tokio::time::timeout(LINGER_MAX, throw_input_away(&entry)).await;
+        let _ =
+            tokio::time::timeout(limits.time_max, throw_input_away(&entry, limits.bytes_max)).await;
         count.set(count.get() - 1);
     });
 }
@@ -56,10 +78,10 @@ fn has_input(entry: &Entry) -> bool {
     }
 }
 
-async fn throw_input_away(entry: &Entry) -> io::Result<()> {
+async fn throw_input_away(entry: &Entry, bytes_max: u64) -> io::Result<()> {
     entry.enter_reactor()?;
     let mut piece = [0; PIECE_BYTES];
-    let mut left = LINGER_BYTES_MAX;
+    let mut left = bytes_max;
     while left > 0 && entry.end.get().is_none() {
         let read = poll_fn(|cx| -> Poll<io::Result<usize>> {
             entry.stream().poll_input(cx, |socket| {
@@ -68,7 +90,7 @@ async fn throw_input_away(entry: &Entry) -> io::Result<()> {
         });
         match read.await? {
             0 => break,
-            count => left = left.saturating_sub(count),
+            count => left = left.saturating_sub(count as u64),
         }
     }
     Ok(())

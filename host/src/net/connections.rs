@@ -10,12 +10,15 @@ use std::{
 
 use slab::Slab;
 
-use crate::net::{
-    address::Address,
-    closing::Closing,
-    entry::Entry,
-    hangup::Hangups,
-    lot::{Attendant, Lot, Space},
+use crate::{
+    config::Limits,
+    net::{
+        address::Address,
+        closing::Closing,
+        entry::Entry,
+        hangup::Hangups,
+        lot::{Attendant, Lot, Space},
+    },
 };
 
 /// All connections. A clone is the same table.
@@ -103,14 +106,15 @@ pub(super) struct Table {
 impl Connections {
     /// No connections; there may be `connections_max` of them. Their numbers begin with 1.
     #[must_use]
-    pub fn new(connections_max: usize) -> Connections {
+    pub fn new(limits: &Limits) -> Connections {
+        let connections_max = usize::try_from(limits.connections_max).unwrap_or(usize::MAX);
         Connections(Rc::new(Table {
             quota: Quota::new("connections_max", connections_max),
             entries: RefCell::default(),
             id_last: Cell::new(0),
             hangups: Hangups::default(),
             lot: Lot::default(),
-            closing: Closing::default(),
+            closing: Closing::new(limits),
         }))
     }
 

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use tokio::{io::ReadBuf, runtime::Builder, time::timeout};
 
 use crate::{
+    config::Limits,
     net::{
         address::Address,
         connection::{Connection, NO_LISTENER},
@@ -40,6 +41,10 @@ fn on_loop<T>(work: impl Future<Output = T>) -> T {
 
 fn owner(instance: &str) -> Owner {
     Owner { instance: instance.into(), generation: 1 }
+}
+
+fn at_most(connections_max: u64) -> Connections {
+    Connections::new(&Limits { connections_max, ..Limits::default() })
 }
 
 fn quota(max: usize) -> Rc<Quota> {
@@ -99,7 +104,7 @@ fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
 #[test]
 fn bytes_pass_and_are_counted() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         connections.set_id_last(41);
         let (connection, mut peer) = pair(&connections).await;
         peer.write_all(b"hello").unwrap();
@@ -129,7 +134,7 @@ fn bytes_pass_and_are_counted() {
 #[test]
 fn all_who_wait_to_write_are_woken() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let (connection, mut peer) = pair(&connections).await;
         let connection = Rc::new(connection);
         let sent = 4 * 1024 * 1024_usize;
@@ -160,7 +165,7 @@ fn all_who_wait_to_write_are_woken() {
 #[test]
 fn the_end_of_input_is_no_hangup() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let (connection, mut peer) = pair(&connections).await;
         peer.shutdown(Shutdown::Write).unwrap();
         poll_fn(|cx| connection.poll_readable(cx)).await.unwrap();
@@ -182,7 +187,7 @@ fn the_end_of_input_is_no_hangup() {
 #[test]
 fn readable_means_that_something_is_there() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let (connection, mut peer) = pair(&connections).await;
         peer.write_all(b"x").unwrap();
         poll_fn(|cx| connection.poll_readable(cx)).await.unwrap();
@@ -200,7 +205,7 @@ fn readable_means_that_something_is_there() {
 #[test]
 fn a_kill_wakes_everybody_and_cancels() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let (connection, mut peer) = pair(&connections).await;
         let connection = Rc::new(connection);
         let reader = connection.clone();
@@ -225,7 +230,7 @@ fn a_kill_wakes_everybody_and_cancels() {
 #[test]
 fn an_abort_is_a_reset() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let (connection, mut peer) = pair(&connections).await;
         let connection = Rc::new(connection);
         let reader = connection.clone();
@@ -239,9 +244,22 @@ fn an_abort_is_a_reset() {
 }
 
 #[test]
+fn a_connection_too_many_to_linger_is_closed_at_once() {
+    on_loop(async {
+        let limits = Limits { lingering_connections_max: 0, ..Limits::default() };
+        let connections = Connections::new(&limits);
+        let (connection, mut peer) = pair(&connections).await;
+        peer.write_all(&[0; 1000]).unwrap();
+        poll_fn(|cx| connection.poll_readable(cx)).await.unwrap();
+        drop(connection);
+        assert!(connections.list().is_empty());
+    });
+}
+
+#[test]
 fn what_was_written_arrives_although_input_was_left_unread() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let (connection, mut peer) = pair(&connections).await;
         peer.write_all(&[0; 1000]).unwrap();
         poll_fn(|cx| connection.poll_readable(cx)).await.unwrap();
@@ -273,7 +291,7 @@ fn what_was_written_arrives_although_input_was_left_unread() {
 #[test]
 fn a_file_is_sent() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let (connection, peer) = pair(&connections).await;
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
@@ -315,7 +333,7 @@ fn a_file_is_sent() {
 #[test]
 fn as_many_as_may_be_are_accepted_and_the_rest_waits() {
     on_loop(async {
-        let connections = Connections::new(2);
+        let connections = at_most(2);
         let listener = listen(&any_port());
         let peers: Vec<_> =
             (0..3).map(|_| TcpStream::connect(port_of(&listener)).unwrap()).collect();
@@ -347,7 +365,7 @@ fn who_waits_for_room_is_forgotten_with_the_listener() {
     }
 
     on_loop(async {
-        let connections = Connections::new(0);
+        let connections = at_most(0);
         let listener = listen(&any_port());
         let count = Arc::new(Count(AtomicUsize::new(0)));
         // Each time by another waker, as by a plugin's own.
@@ -379,7 +397,7 @@ fn who_waits_for_room_is_forgotten_with_the_listener() {
 #[test]
 fn a_connection_goes_out() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let listener = listen(&any_port());
         let address = listener.address().clone();
         let connect = |address: &Address, from: Option<&str>| {
@@ -418,7 +436,7 @@ fn a_unix_socket_serves_and_cleans_up() {
         // A socket file that nobody listens on.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let listener = listen(&Address::Unix(path.clone()));
         let mut peer = UnixStream::connect(&path).unwrap();
         let connection = accept(&listener, &connections).await;
@@ -456,7 +474,7 @@ fn both_families_have_the_same_port() {
 #[test]
 fn options_are_set() {
     on_loop(async {
-        let connections = Connections::new(10);
+        let connections = at_most(10);
         let (connection, _peer) = pair(&connections).await;
         let tcp = socket2::SockRef::from(&connection.entry.stream().as_fd()).tcp_nodelay();
         assert!(tcp.unwrap(), "inherited from the listener");
@@ -482,7 +500,7 @@ fn accepting_pauses_when_descriptors_run_out() {
         return;
     }
     on_loop(async {
-        let connections = Connections::new(100);
+        let connections = at_most(100);
         let listener = listen(&any_port());
         let peer = TcpStream::connect(port_of(&listener)).unwrap();
         let hold: Vec<_> = {

@@ -26,7 +26,8 @@ use crate::{
     },
 };
 
-/// A frame of a body is not larger than this, in bytes; who has more sends several.
+/// A frame of a body is not larger than this, in bytes; who has more sends several. A constant of the contract (`docs/abi.md`): a
+/// plugin that is right with one host is right with all.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 
 /// What is read of a file at a time, in bytes.

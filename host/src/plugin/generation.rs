@@ -6,7 +6,6 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 
 use medusa_abi::{
@@ -145,8 +144,7 @@ impl Generation {
         let registry = &instance.registry;
         let id = registry.next_id();
         let limits = instance.limits();
-        let stall = Duration::from_millis(limits.stall_ms);
-        let off_loop = OffLoop::new(id, &instance.name, stall, registry.posts.clone());
+        let off_loop = OffLoop::new(id, &instance.name, &limits, registry.posts.clone());
         Rc::new(Generation {
             id,
             number,

@@ -122,7 +122,7 @@ pub fn bind(instance: &Instance, spec: &config::Instance) -> Result<Vec<Bind>, R
                 spec.name, listen.address
             )));
         }
-        let bound = Listener::bind(&listen.address, 0);
+        let bound = Listener::bind(&listen.address, spec.limits.listen_backlog());
         bound
             .map(|listener| (listen.address.clone(), listener))
             .map_err(|error| Refused(format!("cannot load `{}`: {error}", spec.name)))

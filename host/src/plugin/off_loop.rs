@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, LazyLock, PoisonError, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,13 +13,10 @@ use std::{
 use medusa_abi::data::InstanceId;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::plugin::misuse::{Misuse, Misuses};
-
-/// Posts of one generation that may wait for the loop.
-const POSTS_WAITING_MAX: usize = 4096;
-
-/// Bytes of them.
-const POST_BYTES_WAITING_MAX: usize = 16 << 20;
+use crate::{
+    config::Limits,
+    plugin::misuse::{Misuse, Misuses},
+};
 
 /// A message on its way to a generation's `posted` hook.
 pub struct Post {
@@ -40,8 +37,11 @@ pub struct OffLoop {
     misuses: Misuses,
     id: InstanceId,
     posts: UnboundedSender<Post>,
-    waiting: AtomicUsize,
-    bytes_waiting: AtomicUsize,
+    /// How many may wait for the loop, and how many bytes of them.
+    posts_max: u64,
+    bytes_max: u64,
+    waiting: AtomicU64,
+    bytes_waiting: AtomicU64,
 }
 
 static ALL: LazyLock<RwLock<HashMap<InstanceId, Arc<OffLoop>>>> = LazyLock::new(RwLock::default);
@@ -51,16 +51,18 @@ impl OffLoop {
     pub fn new(
         id: InstanceId,
         name: &str,
-        stall: Duration,
+        limits: &Limits,
         posts: UnboundedSender<Post>,
     ) -> Arc<OffLoop> {
         let this = Arc::new(OffLoop {
             name: name.to_owned(),
-            stall,
+            stall: Duration::from_millis(limits.stall_ms),
             panics: 0.into(),
             misuses: Misuses::default(),
             id,
             posts,
+            posts_max: limits.posts_per_instance_max,
+            bytes_max: limits.post_bytes_per_instance_max,
             waiting: 0.into(),
             bytes_waiting: 0.into(),
         });
@@ -85,9 +87,9 @@ impl OffLoop {
 
     /// Queues bytes for the loop. `false` if too much waits already, or the loop has ended.
     pub fn post(&self, bytes: &[u8]) -> bool {
-        let has_room = self.waiting.fetch_add(1, Ordering::AcqRel) < POSTS_WAITING_MAX;
-        let waiting = self.bytes_waiting.fetch_add(bytes.len(), Ordering::AcqRel);
-        if has_room && waiting.saturating_add(bytes.len()) <= POST_BYTES_WAITING_MAX {
+        let has_room = self.waiting.fetch_add(1, Ordering::AcqRel) < self.posts_max;
+        let waiting = self.bytes_waiting.fetch_add(bytes.len() as u64, Ordering::AcqRel);
+        if has_room && waiting.saturating_add(bytes.len() as u64) <= self.bytes_max {
             return self.posts.send(Post { to: self.id, bytes: bytes.to_vec() }).is_ok();
         }
         self.delivered(bytes.len());
@@ -97,7 +99,7 @@ impl OffLoop {
     /// One post of so many bytes waits no longer.
     pub fn delivered(&self, bytes: usize) {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.bytes_waiting.fetch_sub(bytes, Ordering::AcqRel);
+        self.bytes_waiting.fetch_sub(bytes as u64, Ordering::AcqRel);
     }
 }
 
@@ -108,13 +110,18 @@ mod tests {
     #[test]
     fn posts_that_wait_are_bounded_in_number_and_in_bytes() {
         let (posts, _deliver) = tokio::sync::mpsc::unbounded_channel();
-        let off_loop = OffLoop::new(InstanceId::MAX, "a", Duration::ZERO, posts);
-        assert!(!off_loop.post(&vec![0; POST_BYTES_WAITING_MAX + 1]));
-        assert!(off_loop.post(&vec![0; POST_BYTES_WAITING_MAX]));
+        let limits = Limits {
+            posts_per_instance_max: 4,
+            post_bytes_per_instance_max: 1024,
+            ..Limits::default()
+        };
+        let off_loop = OffLoop::new(InstanceId::MAX, "a", &limits, posts);
+        assert!(!off_loop.post(&vec![0; 1024 + 1]));
+        assert!(off_loop.post(&vec![0; 1024]));
         assert!(!off_loop.post(b"x"));
-        off_loop.delivered(POST_BYTES_WAITING_MAX);
-        let taken = (0..POSTS_WAITING_MAX + 1).filter(|_| off_loop.post(b"x")).count();
-        assert_eq!(taken, POSTS_WAITING_MAX);
+        off_loop.delivered(1024);
+        let taken = (0..4 + 1).filter(|_| off_loop.post(b"x")).count();
+        assert_eq!(taken, 4);
         OffLoop::forget(InstanceId::MAX);
     }
 }

@@ -23,9 +23,6 @@ use crate::{
     },
 };
 
-/// Names that may be looked up at a time; each takes a thread of the pool.
-const LOOKUPS_MAX: usize = 64;
-
 /// What the host runs.
 pub struct Registry {
     /// The loop's clock.
@@ -82,14 +79,15 @@ impl Registry {
         let limits = &config.limits;
         let registry = Registry {
             clock: Clock(Instant::now()),
-            resolver: Resolver::new(host_pool.clone(), LOOKUPS_MAX),
+            resolver: Resolver::new(
+                host_pool.clone(),
+                usize::try_from(limits.lookups_max).unwrap_or(usize::MAX),
+            ),
             stalls,
             pool,
             host_pool,
             sites: Sites::new(usize::try_from(limits.http_routes_max).unwrap_or(usize::MAX)),
-            connections: Connections::new(
-                usize::try_from(limits.connections_max).unwrap_or(usize::MAX),
-            ),
+            connections: Connections::new(limits),
             posts,
             threads_ended: Notify::new(),
             instances: RefCell::default(),

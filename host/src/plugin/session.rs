@@ -34,9 +34,6 @@ use crate::{
     },
 };
 
-/// Posts that may wait for a session: a bound for a peer that reads nothing, so that the poster is told `BUSY`.
-const POSTS_WAITING_MAX: usize = 64;
-
 /// How many turns a session may have one after another before others have theirs.
 const TURNS_MAX: usize = 32;
 
@@ -162,7 +159,9 @@ impl Sessions {
     /// `conn_post`: wakes a session with bytes, when whoever posts has come to an end.
     pub fn post(&self, handle: Handle, bytes: &[u8]) -> Code {
         let Some(session) = self.find(handle) else { return code::STALE };
-        if session.posts.borrow().len() >= POSTS_WAITING_MAX {
+        // A bound for a peer that reads nothing: the poster is told.
+        let max = session.generation().limits.posts_per_connection_max;
+        if session.posts.borrow().len() as u64 >= max {
             return code::BUSY;
         }
         session.posts.borrow_mut().push_back(bytes.to_vec());

@@ -16,9 +16,6 @@ use crate::plugin::{
     offer,
 };
 
-/// How long a cut waits for blocking jobs and threads before the library is pinned.
-const BLOCKED_WAIT: Duration = Duration::from_secs(5);
-
 /// Why it is pinned, if what kept it has just ended.
 const BLOCKED: &str = "a blocking job or a thread that has only just ended";
 
@@ -130,7 +127,7 @@ pub async fn finish(generation: &Rc<Generation>) -> Unloaded {
             generation.stir().await;
         }
     };
-    if tokio::time::timeout(BLOCKED_WAIT, blocked).await.is_err() {
+    if tokio::time::timeout(blocked_max(generation), blocked).await.is_err() {
         let image = generation.with_library(Library::image);
         let reason = image.and_then(|image| keeps(generation, image));
         return pin(generation, Stage::Blocked, reason.unwrap_or_else(|| BLOCKED.to_owned()));
@@ -252,7 +249,12 @@ async fn clean_pool(generation: &Rc<Generation>, image: ImageId) {
             cleaned.notified().await;
         }
     };
-    let _ = tokio::time::timeout(BLOCKED_WAIT, wait).await;
+    let _ = tokio::time::timeout(blocked_max(generation), wait).await;
+}
+
+/// How long a cut waits for blocking jobs and threads before the library is pinned.
+fn blocked_max(generation: &Generation) -> Duration {
+    Duration::from_millis(generation.limits.blocked_ms_max)
 }
 
 fn gone(generation: &Rc<Generation>) {

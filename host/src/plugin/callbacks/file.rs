@@ -43,18 +43,17 @@ pub(super) static CALLBACKS: FileCallbacks = FileCallbacks {
 
 /// Bytes of a path; the kernel's own limit (PATH_MAX).
 const PATH_BYTES_MAX: usize = 4096;
-/// Roots of one plugin.
-const ROOTS_MAX: u64 = 256;
 
 unsafe extern "C" fn root_open(id: InstanceId, path: Slice) -> Code {
     current(id, |generation| {
-        if let Err(code) = check(generation, Kind::Root, ROOTS_MAX, "roots of one plugin") {
+        let max = generation.limits.folders_per_instance_max;
+        if let Err(code) = check(generation, Kind::Root, max, "folders_per_instance_max") {
             return code;
         }
         // SAFETY: The slice is valid for the call, says the ABI.
         let Some(path) = (unsafe { path_of(path) }) else { return code::INVALID };
         match Root::open(path) {
-            Ok(root) => handle(generation.handles.insert(Rc::new(root), ROOTS_MAX)),
+            Ok(root) => handle(generation.handles.insert(Rc::new(root), max)),
             Err(refused) => {
                 tracing::warn!(instance = generation.name(), "{refused}");
                 if refused.is_unsupported { code::UNSUPPORTED } else { failure(&refused.error) }

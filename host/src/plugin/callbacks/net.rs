@@ -68,7 +68,10 @@ unsafe extern "C" fn listen(id: InstanceId, spec: *const SocketSpec) -> Code {
         // SAFETY: The spec is valid for the call, says the ABI.
         let Some(spec) = (unsafe { spec.as_ref() }) else { return code::INVALID };
         let Some(tcp) = address::from_abi(&spec.address) else { return code::INVALID };
-        match Listener::bind(&Address::Tcp(tcp), spec.backlog) {
+        // 0 is whatever the host thinks right.
+        let backlog_max = generation.limits.listen_backlog();
+        let backlog = if spec.backlog == 0 { backlog_max } else { spec.backlog.min(backlog_max) };
+        match Listener::bind(&Address::Tcp(tcp), backlog) {
             Ok(listener) => match generation
                 .handles
                 .insert(Rc::new(listener), generation.limits.listeners_per_instance_max)

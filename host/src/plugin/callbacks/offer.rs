@@ -30,8 +30,13 @@ pub(super) static CALLBACKS: OfferCallbacks = OfferCallbacks {
     call_next,
 };
 
-/// Commands, metrics and services of one plugin, each.
-const OFFERS_MAX: u64 = 1024;
+/// What a call that offers something answers.
+fn offered(generation: &Generation, made: Result<Handle, Code>) -> Code {
+    match made {
+        Err(code::LIMIT) => generation.limited("offers_per_instance_max"),
+        made => handle(made),
+    }
+}
 
 /// The plugin has registered something of that name already.
 const TAKEN: Code = code::from_errno(libc::EEXIST);
@@ -65,7 +70,8 @@ unsafe extern "C" fn command_add(
             summary,
             role: spec.role,
         });
-        let made = generation.handles.insert(entry.clone(), OFFERS_MAX);
+        let max = generation.limits.offers_per_instance_max;
+        let made = generation.handles.insert(entry.clone(), max);
         match made {
             Ok(_) => generation.commands.borrow_mut().push(entry),
             Err(_) => entry.object.disown(),
@@ -98,7 +104,8 @@ unsafe extern "C" fn metric_add(
         }
         let metric = Rc::new(Metric::new(name, help, spec.kind));
         *out = metric.word();
-        handle(generation.handles.insert(metric, OFFERS_MAX))
+        let max = generation.limits.offers_per_instance_max;
+        offered(generation, generation.handles.insert(metric, max))
     })
 }
 
@@ -126,7 +133,8 @@ unsafe extern "C" fn responder_add(
         }
         let object = Owned::new(generation, responder.data, hooks.drop);
         let entry = Rc::new(ResponderEntry { object, hooks: responder.hooks, service, version });
-        let made = generation.handles.insert(entry.clone(), OFFERS_MAX);
+        let max = generation.limits.offers_per_instance_max;
+        let made = generation.handles.insert(entry.clone(), max);
         match made {
             Ok(_) => generation.responders.borrow_mut().push(entry),
             Err(_) => entry.object.disown(),

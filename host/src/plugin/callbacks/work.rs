@@ -32,9 +32,6 @@ pub(super) static CALLBACKS: WorkCallbacks = WorkCallbacks {
     timer_poll,
 };
 
-/// Threads of one plugin's own.
-const THREADS_MAX: usize = 64;
-
 unsafe extern "C" fn task_spawn(id: InstanceId, task: Task, name: Slice) -> Code {
     current(id, |generation| {
         if task.hooks.as_ptr().is_null() {
@@ -98,8 +95,9 @@ unsafe extern "C" fn thread_start(id: InstanceId, thread: task::Thread, name: Sl
         if generation.handles.is_closed() {
             return code::GONE;
         }
-        if generation.threads.borrow().len() >= THREADS_MAX {
-            return generation.limited("threads of one plugin");
+        let max = generation.limits.threads_per_instance_max;
+        if generation.threads.borrow().len() as u64 >= max {
+            return generation.limited("threads_per_instance_max");
         }
         // SAFETY: The slice is valid for the call, says the ABI.
         let Ok(name) = (unsafe { text(name) }) else { return code::INVALID };
