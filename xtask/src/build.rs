@@ -67,7 +67,10 @@ pub(crate) fn build(workspace: &Workspace, plan: &Plan) -> Result<Tree> {
     let site = workspace.root.join("site");
     tree.place_folder(&site, "site")?;
     tree.place_zeros(LARGE_FILE_BYTES, "site/files/large.bin")?;
-    tree.write(&sample::configuration(&tree, sample::HTTP_PORT), "medusa.toml")?;
+    // A server that runs keeps the configuration that it was started with, with its port.
+    if !tree.is_served() {
+        tree.write(&sample::configuration(&tree, sample::HTTP_PORT), "medusa.toml")?;
+    }
     Ok(tree)
 }
 

@@ -30,7 +30,10 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
         tree: workspace.target_dir.join("medusa"),
         with_fixtures: false,
     };
+    refuse_if_served(&Tree { root: plan.tree.clone() })?;
     let tree = build::build(&workspace, &plan)?;
+    // Somebody else may have been quicker while this was built.
+    refuse_if_served(&tree)?;
     let port = free_port(port.unwrap_or(HTTP_PORT))?;
     tree.write(&sample::configuration(&tree, port), "medusa.toml")?;
     print!("{}", invitation(&tree, port));
@@ -39,6 +42,21 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
     let mut server = Command::new(tree.program());
     let error = server.arg("serve").arg("--config").arg(tree.configuration()).exec();
     Err(format!("cannot run {}: {error}", tree.program().display()).into())
+}
+
+/// A server that runs keeps the configuration that it was started with.
+fn refuse_if_served(tree: &Tree) -> Result<()> {
+    if !tree.is_served() {
+        return Ok(());
+    }
+    let ctl =
+        format!("{} ctl --config {}", relative(&tree.program()), relative(&tree.configuration()));
+    Err(format!(
+        "a server runs from {} already; end it with `{ctl} shutdown` (or ^C where it runs), or go on with it: `{ctl} plugins`; \
+         `cargo xtask build` gives it new libraries to upgrade to",
+        relative(&tree.root)
+    )
+    .into())
 }
 
 /// The port wished for, or another one if it is taken.
@@ -91,4 +109,25 @@ fn invitation(tree: &Tree, port: u16) -> String {
 fn relative(path: &Path) -> String {
     let here = env::current_dir().unwrap_or_default();
     path.strip_prefix(&here).unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::net::UnixListener};
+
+    use super::*;
+
+    #[test]
+    fn a_second_server_is_refused_while_the_first_one_runs() {
+        let root = env::temp_dir().join(format!("xtask-run-{}", std::process::id()));
+        let tree = Tree { root: root.clone() };
+        assert!(refuse_if_served(&tree).is_ok());
+        fs::create_dir_all(root.join("run")).unwrap();
+        let socket = UnixListener::bind(root.join("run/medusa.sock")).unwrap();
+        let refusal = refuse_if_served(&tree).unwrap_err().to_string();
+        assert!(refusal.contains("already") && refusal.contains("shutdown"), "{refusal}");
+        drop(socket);
+        assert!(refuse_if_served(&tree).is_ok(), "a stale socket is nobody");
+        fs::remove_dir_all(root).unwrap();
+    }
 }

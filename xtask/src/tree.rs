@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
 
@@ -23,6 +24,11 @@ impl Tree {
     /// The sample configuration.
     pub(crate) fn configuration(&self) -> PathBuf {
         self.root.join("medusa.toml")
+    }
+
+    /// Whether a server that was started on the sample configuration runs.
+    pub(crate) fn is_served(&self) -> bool {
+        UnixStream::connect(self.root.join("run/medusa.sock")).is_ok()
     }
 
     /// Whether a plugin is there under this name.
