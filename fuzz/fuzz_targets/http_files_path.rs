@@ -1,33 +1,7 @@
 //! Paths of requests: whatever is let through names something beneath the root.
 #![no_main]
-#![allow(dead_code, reason = "the module is the plugin's own, of which this uses a part")]
-
-#[path = "../../plugins/http-files/src/path.rs"]
-mod path;
 
 use libfuzzer_sys::fuzz_target;
-use path::DotFiles;
+use medusa_fuzz_bodies::http_files_path;
 
-fuzz_target!(|input: &str| {
-    if let Ok(target) = path::target(input, DotFiles::Served) {
-        assert!(!target.path.contains(&0));
-        assert!(
-            target.path.is_empty()
-                || target
-                    .path
-                    .split(|byte| *byte == b'/')
-                    .all(|name| !matches!(name, b"" | b"." | b".."))
-        );
-        let again: Vec<String> =
-            target.path.split(|byte| *byte == b'/').map(path::encode).collect();
-        let again = path::target(&format!("/{}", again.join("/")), DotFiles::Served)
-            .expect("an encoded path is good");
-        assert_eq!(again.path, target.path);
-    }
-    if let Ok(target) = path::target(input, DotFiles::Hidden) {
-        let hidden = |(depth, name): (usize, &[u8])| {
-            name.starts_with(b".") && (depth > 0 || name != b".well-known")
-        };
-        assert!(!target.path.split(|byte| *byte == b'/').enumerate().any(hidden));
-    }
-});
+fuzz_target!(|input: &str| http_files_path::check(input));
