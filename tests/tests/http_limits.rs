@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use medusa_tests::{Broken, Client, End, Folder, Server, wait_until};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 /// A server with these settings, and a file that no socket's buffers hold.
 fn server(settings: &str) -> Server {
@@ -61,6 +62,21 @@ fn a_client_that_does_not_read_is_given_up() {
     });
     let broken = stuck.try_response(false);
     assert!(matches!(broken, Err(Broken::Reset { .. } | Broken::Closed { .. })), "{broken:?}");
+}
+
+#[test]
+fn a_server_that_can_open_no_more_files_says_so() {
+    let server = server("");
+    let mut client = client(&server);
+    assert_eq!(client.get("/small").text(), "small\n");
+    // With room for no more than the three that every process begins with, there is none for another.
+    let pid = i32::try_from(server.process().pid()).ok().and_then(Pid::from_raw);
+    let no_more = Rlimit { current: Some(3), maximum: getrlimit(Resource::Nofile).maximum };
+    let before = prlimit(pid, Resource::Nofile, no_more).expect("a child's limit can be set");
+    let response = client.get("/small");
+    prlimit(pid, Resource::Nofile, before).expect("a child's limit can be set");
+    assert_eq!(response.status, 503);
+    assert_eq!(client.get("/small").text(), "small\n");
 }
 
 #[test]

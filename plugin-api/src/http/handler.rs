@@ -164,6 +164,10 @@ where
                 match handler(request).await {
                     Ok(response) if is_pass(&response) => code::PASS,
                     Ok(response) => match respond(exchange, response) {
+                        // To the server, this would mean that the request makes no sense.
+                        code::INVALID => {
+                            fail("the host refused the response, which makes no sense to it")
+                        }
                         code if code < 0 => code,
                         _ => code::READY,
                     },

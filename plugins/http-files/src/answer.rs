@@ -1,6 +1,9 @@
 //! From a request to a response.
 
-use std::time::SystemTime;
+use std::{
+    io::{self, ErrorKind},
+    time::SystemTime,
+};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use medusa_plugin_api::{Body, Error, File, Request, Response, ResponseExt, Result, build_id};
@@ -34,16 +37,33 @@ pub(crate) async fn answer(request: Request, site: &Site) -> Result<Response> {
             let sentence = "The path has a % that two hexadecimal digits do not follow.";
             notice(StatusCode::BAD_REQUEST, sentence)
         }
-        Ok(target) => match site.find(&target).await? {
-            Found::Nothing => return Ok(Response::pass()),
-            Found::Forbidden => notice(StatusCode::FORBIDDEN, "The server may not read this file."),
-            found => found_answer(request, found, site)?,
+        Ok(target) => match site.find(&target).await {
+            Ok(Found::Nothing) => return Ok(Response::pass()),
+            Ok(Found::Forbidden) => {
+                notice(StatusCode::FORBIDDEN, "The server may not read this file.")
+            }
+            Ok(found) => found_answer(request, found, site)?,
+            Err(error) if is_want(&error) => {
+                tracing::warn!("a file cannot be opened now: {error}");
+                let sentence =
+                    "The server has too many files open just now. Please try again soon.";
+                notice(StatusCode::SERVICE_UNAVAILABLE, sentence)
+            }
+            Err(error) => return Err(error.into()),
         },
     };
     if !BUILD.is_empty() {
         response.headers_mut().insert("x-medusa-build", HeaderValue::from_static(BUILD));
     }
     Ok(response)
+}
+
+/// Whether an error says only that the server is short of something for the time being: files, memory, threads.
+fn is_want(error: &io::Error) -> bool {
+    // ENOMEM, ENFILE, EMFILE: not all have a stable name in `ErrorKind`.
+    const WANT: [i32; 3] = [12, 23, 24];
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::QuotaExceeded)
+        || error.raw_os_error().is_some_and(|number| WANT.contains(&number))
 }
 
 fn found_answer(request: Request, found: Found, site: &Site) -> Result<Response> {
