@@ -76,6 +76,8 @@ fn outcome(server: &Server, request: &[u8]) -> Outcome {
         Err(Broken::Closed { received }) => {
             assert_eq!(received, b"", "nothing may follow the last response");
             assert_eq!(response.header("connection"), Some("close"));
+            assert_eq!(response.header("server"), Some("medusa"), "the page is ours");
+            assert!(response.text().contains("<p>"), "the page says what is wrong");
             Outcome::Refused(response.status)
         }
         Err(broken) => panic!("neither closed nor answered: {broken}"),
@@ -107,6 +109,9 @@ fn malformed_heads_are_refused_and_close() {
     refused("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400);
     refused("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400);
     refused("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505);
+    refused("GET /< HTTP/1.1\r\nHost: a\r\n\r\n", 400);
+    check(&server, "GET /canary HTTP/1.2\r\nHost: a\r\n\r\n", Outcome::Answered(200));
+    check(&server, "GET /canary HTTP/1.1\r\nHost: [v1.x]\r\n\r\n", Outcome::Answered(200));
     refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
     refused("GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", 417);
 }

@@ -1,7 +1,10 @@
 //! The framing of a chunked body, byte by byte (RFC 9112 section 7.1): sizes, extensions, trailers. What the data is
 //! does not matter here.
 
-use crate::{framing::Limits, refusal::Refusal};
+use crate::{
+    framing::{Limits, is_text, is_token},
+    refusal::Refusal,
+};
 
 /// Bytes of chunk extensions in one body; nobody uses them but attackers.
 const EXTENSION_BYTES_MAX: u32 = 4096;
@@ -28,8 +31,21 @@ enum State {
         digits: u8,
         size: u64,
     },
+    /// In blanks between the size and an extension. hyper takes them without an extension too; RFC 9112 section 7.1.1 does
+    /// not.
+    Blank {
+        size: u64,
+    },
     /// In an extension.
     Extension {
+        size: u64,
+    },
+    /// In a quoted string of an extension.
+    Quoted {
+        size: u64,
+    },
+    /// Behind a backslash in it.
+    Escaped {
         size: u64,
     },
     /// Before the LF of the size's line.
@@ -101,10 +117,18 @@ impl Chunked {
             }
             (State::Size { digits: 0, .. }, _) => return Err(Refusal::Chunk),
             (State::Size { size, .. } | State::Extension { size }, b'\r') => State::SizeLf { size },
-            (State::Size { size, .. }, b';') => State::Extension { size },
+            (State::Size { size, .. } | State::Blank { size }, b';') => State::Extension { size },
+            (State::Size { size, .. } | State::Blank { size }, b' ' | b'\t') => {
+                self.extension(State::Blank { size })?
+            }
+            (State::Extension { size }, b'"') => self.extension(State::Quoted { size })?,
             (State::Extension { size }, b' '..=0x7e | b'\t') => {
-                self.extension_left = self.extension_left.checked_sub(1).ok_or(Refusal::Chunk)?;
-                State::Extension { size }
+                self.extension(State::Extension { size })?
+            }
+            (State::Quoted { size }, b'"') => self.extension(State::Extension { size })?,
+            (State::Quoted { size }, b'\\') => self.extension(State::Escaped { size })?,
+            (State::Quoted { size } | State::Escaped { size }, _) if is_text(byte) => {
+                self.extension(State::Quoted { size })?
             }
             (State::SizeLf { size: 0 }, b'\n') => State::TrailerLine,
             (State::SizeLf { size }, b'\n') => {
@@ -130,6 +154,12 @@ impl Chunked {
         }))
     }
 
+    /// Counts a byte of the extensions.
+    fn extension(&mut self, next: State) -> Result<State, Refusal> {
+        self.extension_left = self.extension_left.checked_sub(1).ok_or(Refusal::Chunk)?;
+        Ok(next)
+    }
+
     /// Counts a byte of the trailers. Answers `next` if it is good there.
     fn trailer(&mut self, is_good: bool, next: State) -> Result<State, Refusal> {
         if !is_good {
@@ -138,16 +168,6 @@ impl Chunked {
         self.trailer_left = self.trailer_left.checked_sub(1).ok_or(Refusal::TrailersTooLong)?;
         Ok(next)
     }
-}
-
-/// May stand in the name of a field (`tchar`, RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// May stand in the value of a field (RFC 9110 section 5.5).
-fn is_text(byte: u8) -> bool {
-    matches!(byte, b'\t' | b' '..=0x7e | 0x80..)
 }
 
 #[cfg(test)]
@@ -183,7 +203,13 @@ mod tests {
         check("\r\n", Err((0, Refusal::Chunk)));
         check("+1\r\n", Err((0, Refusal::Chunk)));
         check("0x1\r\n", Err((1, Refusal::Chunk)));
-        check("1 \r\n", Err((1, Refusal::Chunk)));
+        check("1 \r\n", Err((2, Refusal::Chunk)));
+        check("1 2\r\n", Err((2, Refusal::Chunk)));
+        check("1 \t; a = b\r\nx\r\n0\r\n\r\n", Ok(Some(20)));
+        check("1;a=\"\u{e4}\\\"\"\r\nx\r\n0\r\n\r\n", Ok(Some(20)));
+        check("1;\u{e4}", Err((2, Refusal::Chunk)));
+        check("1;\"a\r\n", Err((4, Refusal::Chunk)));
+        check("1;\"\\\r", Err((4, Refusal::Chunk)));
         check("1\nx", Err((1, Refusal::Chunk)));
         check("1;a\nx", Err((3, Refusal::Chunk)));
         check("1\rx", Err((2, Refusal::Chunk)));

@@ -1,8 +1,8 @@
 //! Watches the bytes on their way to hyper, finds where each message begins and ends, and refuses what hyper lets pass:
 //! lone line feeds, two lengths, a length beside a transfer coding, a missing `Host` (RFC 9112 sections 2 to 7).
 //!
-//! It judges framing only. What a method, a field name or a value may consist of is left to hyper, which is strict there.
-//! Bytes are looked at where they lie; only a head that comes in several reads is copied.
+//! What hyper would refuse is refused here too, where it is simple, for hyper has no page to say why. Bytes are looked at
+//! where they lie; only a head that comes in several reads is copied.
 
 use memchr::memchr2;
 
@@ -46,6 +46,8 @@ pub(crate) struct Framing {
     heads: u64,
     /// What was refused is a request by HEAD.
     refused_head: bool,
+    /// Where digits of newer versions stand in the bytes that were judged last.
+    newer: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,8 @@ struct Head {
     empty_lines: u32,
     /// The version's minor number, once the request line was judged.
     minor: Option<u8>,
+    /// Where its digit stands, if it is newer than ours and was found by the last call.
+    newer: Option<usize>,
     fields: usize,
     hosts: u32,
     length: Option<u64>,
@@ -93,7 +97,21 @@ enum Body {
 impl Framing {
     pub(crate) fn new(limits: Limits) -> Framing {
         let (head, carry) = (Head::default(), Vec::new());
-        Framing { limits, state: State::Head, head, carry, heads: 0, refused_head: false }
+        Framing {
+            limits,
+            state: State::Head,
+            head,
+            carry,
+            heads: 0,
+            refused_head: false,
+            newer: Vec::new(),
+        }
+    }
+
+    /// Where in the bytes that were judged last a `1` is to be written. A minor version that is newer than ours is to be read
+    /// as ours (RFC 9110 section 2.5), and hyper knows none.
+    pub(crate) fn newer_versions(&self) -> &[usize] {
+        &self.newer
     }
 
     /// How many heads have been found good.
@@ -123,10 +141,11 @@ impl Framing {
     /// What is refused, and how many of `bytes` may go on to hyper. Nothing may be judged after that.
     pub(crate) fn judge(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let mut at = 0;
+        self.newer.clear();
         while at < bytes.len() {
             let rest = &bytes[at..];
             match &mut self.state {
-                State::Head => match self.head(rest) {
+                State::Head => match self.head(rest, at) {
                     Ok(Some(used)) => at += used,
                     Ok(None) => return Ok(()),
                     Err(refusal) => {
@@ -157,24 +176,23 @@ impl Framing {
         Ok(())
     }
 
-    /// How many of `bytes` the head that they go on with takes, if it ends in them.
-    fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
-        let body = if self.carry.is_empty() {
-            match self.head.judge(bytes, &self.limits)? {
-                Some(body) => body,
-                None => {
-                    self.carry.extend_from_slice(bytes);
-                    return Ok(None);
-                }
-            }
-        } else {
+    /// How many of `bytes`, which begin at `at`, the head that they go on with takes, if it ends in them.
+    fn head(&mut self, bytes: &[u8], at: usize) -> Result<Option<usize>, Refusal> {
+        let before = self.carry.len();
+        if before > 0 {
             self.carry.extend_from_slice(bytes);
-            match self.head.judge(&self.carry, &self.limits)? {
-                Some(body) => body,
-                None => return Ok(None),
+        }
+        let head = if before > 0 { &self.carry } else { bytes };
+        let body = self.head.judge(head, &self.limits)?;
+        if let Some(digit) = self.head.newer.and_then(|digit| digit.checked_sub(before)) {
+            self.newer.push(at + digit);
+        }
+        let Some(body) = body else {
+            if before == 0 {
+                self.carry.extend_from_slice(bytes);
             }
+            return Ok(None);
         };
-        let before = self.carry.len().saturating_sub(bytes.len());
         let used = self.head.line - before;
         self.carry = Vec::new();
         self.head = Head::default();
@@ -192,6 +210,7 @@ impl Head {
     /// Judges the lines of `head`, which begins where the head does. Answers what body follows, if the head is whole; it
     /// then ends at `self.line`.
     fn judge(&mut self, head: &[u8], limits: &Limits) -> Result<Option<Body>, Refusal> {
+        self.newer = None;
         loop {
             let Some(line) = self.next_line(head)? else {
                 return self.unfinished(head, limits).map(|()| None);
@@ -201,7 +220,12 @@ impl Head {
             }
             match (self.minor, line) {
                 (None, []) => self.empty_lines += 1,
-                (None, line) => self.minor = Some(request_line(line, limits)?),
+                (None, line) => {
+                    let minor = request_line(line, limits)?;
+                    self.minor = Some(minor);
+                    // Before CR and LF.
+                    self.newer = (minor > 1).then(|| self.line - 3);
+                }
                 (Some(minor), []) => return self.body(minor, limits).map(Some),
                 (Some(_), [b' ' | b'\t', ..]) => return Err(Refusal::ObsFold),
                 (Some(_), line) => self.field(line, limits)?,
@@ -237,8 +261,16 @@ impl Head {
         }
     }
 
-    fn unfinished(&self, head: &[u8], limits: &Limits) -> Result<(), Refusal> {
+    fn unfinished(&mut self, head: &[u8], limits: &Limits) -> Result<(), Refusal> {
         let line = head.len() - self.line;
+        if self.minor.is_none() {
+            // The digit goes on to hyper now. Behind two blanks it can be nothing else: if the line goes on, it is refused.
+            let whole = head.strip_suffix(b"\r").unwrap_or(head);
+            let line = &whole[self.line.min(whole.len())..];
+            let is_newer = minor(line).is_some_and(|minor| minor > 1)
+                && memchr::memchr_iter(b' ', line).count() == 2;
+            self.newer = is_newer.then(|| whole.len() - 1);
+        }
         if self.minor.is_none() && line > limits.target_bytes_max.saturating_add(64) {
             return Err(Refusal::TargetTooLong);
         }
@@ -260,7 +292,12 @@ impl Head {
         if self.fields > limits.fields_max {
             return Err(Refusal::TooManyFields);
         }
-        // hyper refuses a name with a blank before its colon, so exact names are all that has to be found.
+        let colon = memchr::memchr(b':', line).filter(|colon| *colon > 0).ok_or(Refusal::Field)?;
+        let (name, value) = line.split_at(colon);
+        let is_good = name.iter().all(|byte| is_token(*byte));
+        if !is_good || !value.iter().fold(true, |all, byte| all & is_text(*byte)) {
+            return Err(Refusal::Field);
+        }
         if let Some(value) = value_of(line, b"host") {
             self.hosts += 1;
             return if is_host(value) { Ok(()) } else { Err(Refusal::BadHost) };
@@ -323,18 +360,46 @@ fn request_line(line: &[u8], limits: &Limits) -> Result<u8, Refusal> {
     if target.len() > limits.target_bytes_max {
         return Err(Refusal::TargetTooLong);
     }
-    let minor = match version {
-        b"HTTP/1.1" => 1,
-        b"HTTP/1.0" => 0,
+    if !method.iter().all(|byte| is_token(*byte)) {
+        return Err(Refusal::Method);
+    }
+    let minor = match minor(version) {
+        Some(minor) if version.len() == 8 => minor,
         _ if version.starts_with(b"HTTP/") => return Err(Refusal::Version),
         _ => return Err(Refusal::RequestLine),
     };
-    // `#` would begin a fragment, which the `http` crate cuts off without a word.
-    let bad = |byte: u8| byte <= b' ' || byte >= 0x7f || byte == b'#';
-    if target.iter().fold(false, |any, byte| any | bad(*byte)) || !has_form(method, target) {
+    // `#` would begin a fragment, which the `http` crate cuts off without a word. The others are in no URI (RFC 3986); that
+    // crate minds all of them, but for a quotation mark in a path and a backtick in a query.
+    let bad = |byte: u8| byte <= b' ' || byte >= 0x7f || matches!(byte, b'#' | b'<' | b'>');
+    let query = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let is_bad = target.iter().fold(false, |any, byte| any | bad(*byte))
+        || memchr::memchr(b'`', &target[..query]).is_some()
+        || memchr::memchr(b'"', &target[query..]).is_some();
+    if is_bad || !has_form(method, target) {
         return Err(Refusal::Target);
     }
     Ok(minor)
+}
+
+/// The minor number of the version that a line ends in.
+fn minor(line: &[u8]) -> Option<u8> {
+    match line {
+        [.., b'H', b'T', b'T', b'P', b'/', b'1', b'.', digit @ b'0'..=b'9'] => Some(digit - b'0'),
+        _ => None,
+    }
+}
+
+/// May stand in a method, or in the name of a field (`tchar`, RFC 9110 section 5.6.2).
+pub(crate) fn is_token(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~'
+    )
+}
+
+/// May stand in the value of a field (RFC 9110 section 5.5).
+pub(crate) fn is_text(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=0x7e | 0x80..)
 }
 
 /// The target is in one of the four forms, and in that which its method may have (RFC 9112 section 3.2).
@@ -390,11 +455,22 @@ fn is_host(value: &[u8]) -> bool {
         Some(colon) if !value.ends_with(b"]") => (&value[..colon], &value[colon + 1..]),
         _ => (value, &b""[..]),
     };
-    let literal = |inner: &[u8]| {
-        !inner.is_empty()
-            && inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
-    };
     let name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    let literal = |inner: &[u8]| match inner {
+        // An address of a version to come.
+        [b'v' | b'V', rest @ ..] => rest.iter().position(|byte| *byte == b'.').is_some_and(|dot| {
+            let (version, address) = (&rest[..dot], &rest[dot + 1..]);
+            let of_address = |byte: &u8| *byte == b':' || (*byte != b'%' && name(byte));
+            !version.is_empty()
+                && version.iter().all(u8::is_ascii_hexdigit)
+                && !address.is_empty()
+                && address.iter().all(of_address)
+        }),
+        _ => {
+            let of_address = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+            !inner.is_empty() && inner.iter().all(of_address)
+        }
+    };
     let good = match host {
         [] => port.is_empty() && value.is_empty(),
         [b'[', inner @ .., b']'] => literal(inner),
@@ -555,10 +631,73 @@ mod tests {
         check(with("Host: a"), Err(Refusal::ManyHosts));
         check("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", Err(Refusal::ManyHosts));
         for host in [
-            "a b", "a/b", "u@a", "a, b", "a:b", "a:", "[::1", "::1", "[]", ":80", "a:123456", "[g]",
+            "a b", "a/b", "u@a", "a, b", "a:b", "a:", "[::1", "::1", "[]", ":80", "a:123456",
+            "[g]", "[v1]", "[v.x]", "[v1.]", "[vg.x]", "[v1.%]",
         ] {
             let expected = if host == "a:" { Ok(1) } else { Err(Refusal::BadHost) };
             check(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), expected);
+        }
+    }
+
+    #[test]
+    fn hosts_can_be_addresses() {
+        for host in ["[::1]", "[::ffff:1.2.3.4]:80", "[v1.x]", "[vAF.a:b]:1", "127.0.0.1"] {
+            check(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Ok(1));
+        }
+    }
+
+    #[test]
+    fn fields_have_a_name_and_a_value() {
+        for field in [
+            "X : y",
+            "nonsense",
+            ": y",
+            "X\t: y",
+            "X(: y",
+            "\u{e4}: y",
+            "X: \0",
+            "X: \u{7f}",
+            "X: \u{b}",
+        ] {
+            check(with(field), Err(Refusal::Field));
+        }
+        check(with("!#$%&'*+-.^_`|~aZ09: \t\u{e4}!~"), Ok(1));
+    }
+
+    #[test]
+    fn a_newer_version_is_read_as_ours() {
+        let input =
+            b"GET / HTTP/1.2\r\nHost: a\r\n\r\nGET /HTTP/1.3 HTTP/1.9\r\nHost: a\r\nX: HTTP/1.4\r\n\r\n";
+        let input = [&input[..], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+        let expected =
+            String::from_utf8_lossy(&input).replace("1.2\r", "1.1\r").replace("1.9\r", "1.1\r");
+        for step in 1..input.len() {
+            let mut framing = Framing::new(LIMITS);
+            let mut output = input.clone();
+            for bytes in output.chunks_mut(step) {
+                framing.judge(bytes).unwrap();
+                framing.newer_versions().iter().for_each(|at| bytes[*at] = b'1');
+            }
+            assert_eq!(
+                (framing.heads(), String::from_utf8_lossy(&output)),
+                (3, expected.as_str().into()),
+                "{step}"
+            );
+        }
+        check("GET / HTTP/1.2\r\n\r\n", Err(Refusal::NoHost));
+    }
+
+    /// hyper would refuse the target, without a page of ours.
+    #[test]
+    fn what_is_let_through_is_a_uri() {
+        for target in ["/", "/a?", "http://a/", "http://a?"] {
+            for byte in 0..=255 {
+                let target = [target.as_bytes(), &[byte]].concat();
+                let head = [&b"GET "[..], &target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+                let is_good = judge(&head, 999).1.is_ok();
+                let is_uri = http::Uri::try_from(&target[..]).is_ok();
+                assert!(is_uri || !is_good, "{}", target.escape_ascii());
+            }
         }
     }
 
@@ -580,8 +719,11 @@ mod tests {
                 "{bad}: {found:?}"
             );
         }
-        for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/0.9", "HTTP/1.10", "HTTP/"] {
+        for version in ["HTTP/2.0", "HTTP/0.9", "HTTP/1.10", "HTTP/1.", "HTTP/1.a", "HTTP/"] {
             check(line(&format!("GET / {version}")), Err(Refusal::Version));
+        }
+        for method in ["G@T", "G\u{e4}T", "\"GET\"", "G,T"] {
+            check(line(&format!("{method} / HTTP/1.1")), Err(Refusal::Method));
         }
         for target in [
             "*",
@@ -593,6 +735,8 @@ mod tests {
             "ftp://a/",
             "http:///x",
             "http://u@a/",
+            "/<",
+            "/?>",
             "//",
         ] {
             let expected = if target == "//" { Ok(1) } else { Err(Refusal::Target) };

@@ -47,7 +47,7 @@ impl Read for Io {
             note_end(watch);
             return Poll::Pending;
         }
-        let bytes = &scratch[..count];
+        let bytes = &mut scratch[..count];
         let good = judge(watch, bytes);
         buffer.put_slice(&bytes[..good]);
         match watch.refused.get() {
@@ -146,10 +146,11 @@ fn is_gated(watch: &Watch) -> bool {
 }
 
 /// How many of the bytes may go on to hyper.
-fn judge(watch: &Watch, bytes: &[u8]) -> usize {
+fn judge(watch: &Watch, bytes: &mut [u8]) -> usize {
     let mut framing = watch.framing.borrow_mut();
     let was_in_head = framing.in_head();
     let judged = framing.judge(bytes);
+    framing.newer_versions().iter().for_each(|at| bytes[*at] = b'1');
     // Times matter only for what is not whole; the usual request comes and goes in one piece.
     if framing.in_head() || framing.in_body() {
         let now = Instant::now();

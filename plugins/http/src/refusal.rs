@@ -13,9 +13,13 @@ pub(crate) enum Refusal {
     EmptyLines,
     /// Not `method SP target SP version`.
     RequestLine,
+    /// The method is no token.
+    Method,
+    /// A line of the head is no field.
+    Field,
     /// The target has a byte that no URI has, or is of no form that a request may use.
     Target,
-    /// Neither HTTP/1.0 nor HTTP/1.1.
+    /// Not HTTP/1.
     Version,
     /// The target is longer than the limit.
     TargetTooLong,
@@ -89,6 +93,8 @@ impl Refusal {
             Refusal::RequestLine => {
                 "The first line is not a method, a target and a version with one blank between them."
             }
+            Refusal::Method => "The method of the request is not one that a request can have.",
+            Refusal::Field => "A line of the request's head is not a header field.",
             Refusal::Target => "The target of the request is not one that a request can have.",
             Refusal::Version => "This server speaks HTTP/1.1 and HTTP/1.0.",
             Refusal::TargetTooLong => "The target of the request is too long.",
