@@ -8,7 +8,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use medusa_tests::{Client, Folder, Response, Server, tool};
+use medusa_tests::{Client, Folder, Response, Server, exchange, tool};
 
 const SITE: &str = r#"
 [[plugin]]
@@ -192,6 +192,18 @@ fn conditions_are_obeyed() {
 }
 
 #[test]
+fn a_304_ends_with_its_head() {
+    let server = server();
+    let request =
+        "GET /text.txt HTTP/1.1\r\nHost: a\r\nIf-None-Match: *\r\nConnection: close\r\n\r\n";
+    let answer = exchange(server.address("web"), request);
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 304 ") && !answer.contains("content-length"), "{answer}");
+    let end = answer.find("\r\n\r\n").expect("a head ends in an empty line");
+    assert_eq!(end + 4, answer.len(), "nothing follows the head: {answer}");
+}
+
+#[test]
 fn a_file_from_the_future_is_as_old_as_the_response() {
     let server = server();
     let mut client = client(&server);
@@ -244,6 +256,32 @@ fn listings_show_what_can_be_had() {
     // This instance follows no links.
     assert_eq!(client.get("/listed/link").status, 404);
     assert_eq!(client.head("/listed/dir/").status, 200);
+}
+
+#[test]
+fn a_listing_that_is_cut_says_so() {
+    let server = server();
+    let many = server.folder().path("site/many");
+    fs::create_dir(&many).expect("a folder can be made");
+    for number in 0..=10_000 {
+        fs::File::create(many.join(number.to_string())).expect("a file can be made");
+    }
+    let mut client = client(&server);
+    assert!(
+        client.get("/listed/many/").text().contains("more entries than the 10000 that are shown")
+    );
+    fs::remove_file(many.join("0")).expect("a file can be removed");
+    assert!(!client.get("/listed/many/").text().contains("more entries"));
+}
+
+#[test]
+fn a_default_type_that_is_none_is_refused() {
+    let server = server();
+    let wrong = "default_type=\"text/plain\\r\\nx: y\"";
+    let root = format!("root={:?}", server.folder().path("site"));
+    let arguments =
+        ["load", "wrong", "--library", "http-files", "--set", root.as_str(), "--set", wrong];
+    server.ctl(arguments).refused("default_type is no content type");
 }
 
 #[test]

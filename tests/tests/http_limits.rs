@@ -1,6 +1,6 @@
 //! Limits on connections and times: each is met, and nobody else suffers.
 
-use std::time::Duration;
+use std::{fs, io::Read as _, time::Duration};
 
 use medusa_tests::{Broken, Client, End, Folder, Server, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -77,6 +77,26 @@ fn a_server_that_can_open_no_more_files_says_so() {
     prlimit(pid, Resource::Nofile, before).expect("a child's limit can be set");
     assert_eq!(response.status, 503);
     assert_eq!(client.get("/small").text(), "small\n");
+}
+
+#[test]
+fn a_file_that_gets_shorter_while_it_is_sent_is_no_whole_response() {
+    let server = server("");
+    let mut stuck = client(&server);
+    stuck.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(!stuck.read_some(1000).is_empty());
+    let file = fs::File::options().write(true).open(server.folder().path("site/large"));
+    file.and_then(|file| file.set_len(100_000)).expect("a file can be cut");
+    let mut received = 1000;
+    let broken = loop {
+        match stuck.stream().read(&mut [0; 64 * 1024]) {
+            Ok(0) => break "ended",
+            Ok(count) => received += count,
+            Err(_) => break "reset",
+        }
+    };
+    assert!(broken == "reset" && received < 32 * 1024 * 1024, "{broken} after {received}");
+    assert_eq!(client(&server).get("/small").text(), "small\n");
 }
 
 #[test]

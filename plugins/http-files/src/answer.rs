@@ -81,7 +81,7 @@ fn found_answer(request: Request, found: Found, site: &Site) -> Result<Response>
     };
     match found {
         Found::File(file, content_type) => file_answer(request, file, &content_type, site, is_head),
-        Found::Listing(entries) => listing(&request, entries, is_head),
+        Found::Listing(found) => listing(&request, found, is_head),
         Found::Folder | Found::Forbidden | Found::Nothing => with_slash(&request),
     }
 }
@@ -106,9 +106,9 @@ fn with_slash(request: &Request) -> Result<Response> {
     notice(StatusCode::PERMANENT_REDIRECT, &sentence).with_header("location", &location)
 }
 
-fn listing(request: &Request, entries: Vec<page::Entry>, is_head: bool) -> Result<Response> {
+fn listing(request: &Request, found: page::Listing, is_head: bool) -> Result<Response> {
     let shown = percent_encoding::percent_decode_str(request.path()).decode_utf8_lossy();
-    let page = page::listing(&shown, entries, request.path() != "/");
+    let page = page::listing(&shown, found, request.path() != "/");
     let length = page.len();
     let mut response = Response::html(page).with_header("cache-control", "no-cache")?;
     if is_head {

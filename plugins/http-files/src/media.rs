@@ -15,9 +15,26 @@ pub(crate) fn content_type<'a>(name: &Path, default: &'a str) -> Cow<'a, str> {
     }
 }
 
+/// Whether `text` begins as a content type does: two tokens with a slash between them (RFC 9110 section 8.3.1).
+pub(crate) fn is_type(text: &str) -> bool {
+    let name = text.split(';').next().unwrap_or_default().trim();
+    let is_token = |token: &str| token.parse::<http::HeaderName>().is_ok();
+    name.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn types_have_two_parts() {
+        for good in ["text/plain", "text/html; charset=utf-8", "Application/vnd.a+b"] {
+            assert!(is_type(good), "{good}");
+        }
+        for bad in ["", "text", "text/", "/plain", "a/b/c", "text/pl ain", "; a/b"] {
+            assert!(!is_type(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn types_are_guessed() {

@@ -14,6 +14,14 @@ pub(crate) struct Entry {
     pub(crate) modified_ns: i64,
 }
 
+/// What is shown of a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) entries: Vec<Entry>,
+    /// There are more.
+    pub(crate) is_cut: bool,
+}
+
 const STYLE: &str = "\
 :root{color-scheme:light dark;--line:#8883;--dim:#6b6b6b}\
 @media(prefers-color-scheme:dark){:root{--dim:#a0a0a0}}\
@@ -28,9 +36,10 @@ span{color:var(--dim);font-variant-numeric:tabular-nums;font-size:.875rem;white-
 span:nth-of-type(1){min-width:5rem;text-align:right}\
 p{color:var(--dim)}";
 
-/// The page that lists `entries` of the folder which clients see at `path` (decoded). `has_parent`: there is a folder
+/// The page that lists what was found of the folder which clients see at `path` (decoded). `has_parent`: there is a folder
 /// above it that can be gone to.
-pub(crate) fn listing(path: &str, mut entries: Vec<Entry>, has_parent: bool) -> String {
+pub(crate) fn listing(path: &str, found: Listing, has_parent: bool) -> String {
+    let Listing { mut entries, is_cut } = found;
     entries.sort_by(|a, b| b.is_directory.cmp(&a.is_directory).then_with(|| a.name.cmp(&b.name)));
     let mut page = String::with_capacity(1500 + 160 * entries.len());
     let title = Escaped(path);
@@ -49,6 +58,11 @@ pub(crate) fn listing(path: &str, mut entries: Vec<Entry>, has_parent: bool) -> 
     page.push_str("</ul>\n");
     if entries.is_empty() {
         page.push_str("<p>This folder is empty.</p>\n");
+    }
+    if is_cut {
+        let count = entries.len();
+        let _ =
+            writeln!(page, "<p>This folder has more entries than the {count} that are shown.</p>");
     }
     page.push_str("</body></html>\n");
     page
@@ -128,7 +142,8 @@ mod tests {
             entry("z", true, 0),
             entry("a:b", false, 3),
         ];
-        let page = listing("/a & b/<i>", entries, true);
+        let page = listing("/a & b/<i>", Listing { entries, is_cut: true }, true);
+        assert!(page.contains("has more entries than the 4 that are shown"));
         assert!(page.contains("<title>/a &amp; b/&lt;i&gt;</title>"));
         assert!(!page.contains("<script") && !page.contains("<i>"));
         assert!(page.contains("href=\"./%3Cscript%3Ealert(%27x%27)%3C%2Fscript%3E%26%22.txt\""));
@@ -148,8 +163,8 @@ mod tests {
 
     #[test]
     fn an_empty_folder_says_so() {
-        let page = listing("/", Vec::new(), false);
-        assert!(page.contains("empty") && !page.contains("<li>"));
+        let page = listing("/", Listing::default(), false);
+        assert!(page.contains("empty") && !page.contains("<li>") && !page.contains("more"));
     }
 
     #[test]

@@ -15,11 +15,11 @@ use medusa_plugin_api::{File, OpenOptions, Result, Root};
 use crate::{
     config::Settings,
     media,
-    page::Entry,
+    page::{Entry, Listing},
     path::{self, DotFiles, Target},
 };
 
-/// Entries of a folder that a listing shows.
+/// Entries of a folder that a listing shows; the page says when there are more.
 const ENTRIES_MAX: usize = 10_000;
 
 /// A folder that is served.
@@ -44,7 +44,7 @@ pub(crate) enum Found {
     /// A folder, which was asked for without the slash at its end.
     Folder,
     /// A folder that is to be listed.
-    Listing(Vec<Entry>),
+    Listing(Listing),
     /// A file that the server may not read.
     Forbidden,
     /// Nothing that is served.
@@ -65,6 +65,14 @@ impl Site {
                 ))
             })?),
         };
+        if HeaderValue::from_str(&settings.default_type).is_err()
+            || !media::is_type(&settings.default_type)
+        {
+            let text = &settings.default_type;
+            return Err(medusa_plugin_api::Error::new(format!(
+                "default_type is no content type: {text:?}; write one as `text/plain`"
+            )));
+        }
         Ok(Site {
             root: Root::open_dir(&settings.root)?,
             index: settings.index.clone(),
@@ -122,17 +130,14 @@ impl Site {
         self.list(folder).await.map(Found::Listing).or_else(not_found)
     }
 
-    async fn list(&self, folder: &[u8]) -> io::Result<Vec<Entry>> {
+    async fn list(&self, folder: &[u8]) -> io::Result<Listing> {
         let depth = if folder.is_empty() { 0 } else { 1 };
         if !self.open_path(folder).await?.info().is_dir() {
             return Err(ErrorKind::NotADirectory.into());
         }
-        let mut entries = Vec::new();
+        let (mut entries, mut is_cut) = (Vec::new(), false);
         let mut dir = self.root.read_dir(folder).await?;
         while let Some(entry) = dir.next().await? {
-            if entries.len() == ENTRIES_MAX {
-                break;
-            }
             if !path::is_shown(&entry.name, depth, self.dot_files) {
                 continue;
             }
@@ -145,12 +150,16 @@ impl Site {
                 }
             }
             if info.is_file() || info.is_dir() {
+                is_cut = entries.len() == ENTRIES_MAX;
+                if is_cut {
+                    break;
+                }
                 let (is_directory, size) = (info.is_dir(), info.size());
                 let modified_ns = info.modified_ns();
                 entries.push(Entry { name: entry.name, is_directory, size, modified_ns });
             }
         }
-        Ok(entries)
+        Ok(Listing { entries, is_cut })
     }
 
     async fn open_path(&self, path: &[u8]) -> io::Result<File> {

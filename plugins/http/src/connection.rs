@@ -29,7 +29,7 @@ use crate::{
 
 /// A connection that the draining finds idle gets this long for one more request, which is then answered with
 /// `Connection: close`: a client that was about to send it could not know whether a request that is not answered may be sent
-/// again.
+/// again. No setting: it is as long as a packet is under way, and an operator who wants less has `drain_ms_max`.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What is kept of a connection while it rests between two requests.

@@ -15,7 +15,8 @@ use medusa_plugin_api::{Result, sleep};
 
 use crate::{page, refusal::Refusal, watch::Watch};
 
-/// How long what a client still sends is read.
+/// How long what a client still sends is read. No settings, this and the next: they are for what is under way when the
+/// response goes out, which depends on networks and not on sites.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How much of it.
