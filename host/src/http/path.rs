@@ -321,4 +321,81 @@ mod tests {
         assert_eq!(join("/", "/"), "/");
         assert_eq!(join("/a/", "/b"), "/a/b");
     }
+
+    /// The same by the letter of RFC 3986, segment by segment, with no thought of speed.
+    fn naive(path: &[u8]) -> Option<String> {
+        let mut segments: Vec<String> = Vec::new();
+        let mut is_open = false;
+        for segment in path.strip_prefix(b"/")?.split(|byte| *byte == b'/') {
+            let segment = naive_segment(segment)?;
+            is_open = matches!(segment.as_str(), "." | "..");
+            match segment.as_str() {
+                "." => {}
+                ".." => drop(segments.pop()),
+                _ => segments.push(segment),
+            }
+        }
+        // What is in a folder that a dot segment names, is in it by its slash.
+        if is_open {
+            segments.push(String::new());
+        }
+        Some(format!("/{}", segments.join("/")))
+    }
+
+    fn naive_segment(mut rest: &[u8]) -> Option<String> {
+        let mut normal = String::new();
+        while let [byte, after @ ..] = rest {
+            let is_encoded = *byte == b'%';
+            let octet = if is_encoded {
+                let digits = std::str::from_utf8(after.get(..2)?).ok()?;
+                let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+                is_hex.then(|| u8::from_str_radix(digits, 16).ok())?.filter(|octet| *octet > 0)?
+            } else if *byte < b' ' || b"\x7f?#".contains(byte) {
+                return None;
+            } else {
+                *byte
+            };
+            let is_plain = octet.is_ascii_alphanumeric() || b"-._~".contains(&octet);
+            let stays = is_plain || (!is_encoded && octet.is_ascii() && octet != b' ');
+            match stays {
+                true => normal.push(char::from(octet)),
+                false => normal.push_str(&format!("%{octet:02X}")),
+            }
+            rest = if is_encoded { &after[2..] } else { after };
+        }
+        Some(normal)
+    }
+
+    #[test]
+    fn normal_forms_are_those_of_a_naive_reading() {
+        const PARTS: [&[u8]; 22] = [
+            b"/", b"/", b"/", b".", b".", b"..", b"a", b"B", b"~", b"%", b"%2e", b"%2E", b"%2f",
+            b"%5C", b"%61", b"%00", b"%25", b"%zz", b" ", b"?", b"\xe4", b"\\",
+        ];
+        // xorshift64*: it looks random, and is the same in each run.
+        let mut state = 1u64;
+        let mut below = |end: usize| {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) % end as u64) as usize
+        };
+        let mut good = 0;
+        for _ in 0..50_000 {
+            let path: Vec<u8> =
+                (0..below(12)).flat_map(|_| PARTS[below(PARTS.len())]).copied().collect();
+            let path = [b"/", &path[..]].concat();
+            let normal = normalize(&path).ok().map(Cow::into_owned);
+            assert_eq!(normal, naive(&path), "{}", path.escape_ascii());
+            let Some(normal) = normal else { continue };
+            good += 1;
+            assert_eq!(
+                normalize(normal.as_bytes()),
+                Ok(Cow::Borrowed(normal.as_str())),
+                "{normal}"
+            );
+            assert!(!normal.split('/').any(|segment| matches!(segment, "." | "..")), "{normal}");
+        }
+        assert!(good > 10_000, "{good} of them have a normal form");
+    }
 }

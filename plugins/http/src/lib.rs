@@ -7,6 +7,8 @@ mod alarm;
 mod chunked;
 mod config;
 mod connection;
+#[cfg(test)]
+mod differential;
 mod framing;
 mod io;
 mod linger;

@@ -1,13 +1,18 @@
 //! A client that checks: every answer byte for byte, and that no connection sees an older build after a newer one.
 //!
-//! A server may close a connection between two requests. A request that got no byte of an answer on a connection that had
-//! answered before, and that was closed in good order, is sent once more on a new one, and counted. All else is a failure.
+//! A server may close a connection between two requests. What stands behind a response that says so was not begun (RFC 9112
+//! section 9.6) and is sent again on a new connection. So are requests of which the first is safe and got no byte of an answer
+//! on a connection that had answered before and was closed in good order (RFC 9110 section 9.2.2): a few times, and counted.
+//! All else is a failure.
 
 use std::net::SocketAddr;
 
 use medusa_tests::{Broken, Client, Response};
 
 use crate::{build, load::Shared, random::Random, site::File};
+
+/// How often the requests of one [`Session::ask`] may be sent again without a word from the server.
+const RETRIES_MAX: u32 = 2;
 
 /// A request, and the answer that is right.
 pub(crate) struct Ask<'a> {
@@ -20,6 +25,13 @@ pub(crate) enum Expected<'a> {
     File(&'a File),
     /// The request's own body, by `busy`.
     Mirror(Vec<u8>),
+}
+
+impl Ask<'_> {
+    /// It changes nothing, however often it is sent (RFC 9110 section 9.2.1).
+    fn is_safe(&self) -> bool {
+        matches!(self.expected, Expected::File(_))
+    }
 }
 
 /// One client, with one connection at a time.
@@ -52,7 +64,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What failed.
     pub(crate) fn ask(&mut self, asks: &[Ask<'_>], random: &mut Random) -> Result<(), String> {
-        let (mut done, mut is_second_try) = (0, false);
+        let (mut done, mut retries) = (0, 0);
         while done < asks.len() {
             let shared = self.shared;
             let mut connection = match self.connection.take() {
@@ -73,13 +85,16 @@ impl<'a> Session<'a> {
                             .check(&asks[done], &response, floor)
                             .map_err(|wrong| shown(&wrong, &asks[done], &response))?;
                         shared.count_answer(response.body.len());
-                        (done, is_second_try) = (done + 1, false);
+                        done += 1;
                         is_open = response.header("connection") != Some("close");
                     }
                     Err(Broken::Closed { received })
-                        if received.is_empty() && connection.answered > 0 && !is_second_try =>
+                        if received.is_empty()
+                            && connection.answered > 0
+                            && asks[done].is_safe()
+                            && retries < RETRIES_MAX =>
                     {
-                        (is_open, is_second_try) = (false, true);
+                        (is_open, retries) = (false, retries + 1);
                         shared.count_retry();
                     }
                     Err(broken) => {
