@@ -111,7 +111,7 @@ impl MovesFile {
             replace(&path, &text)
                 .map_err(|error| format!("cannot write {}: {error}", path.display()))
         };
-        let ticket = registry.pool.submit(job).map_err(|full| full.to_string())?;
+        let ticket = registry.host_pool.submit(job).map_err(|full| full.to_string())?;
         ticket.await.map_err(|error| error.to_string())??;
         self.is_broken.set(false);
         Ok(())

@@ -277,14 +277,15 @@ impl Connection {
     }
 
     /// Has the socket leave the reactor until somebody has to wait for it; the descriptor, to be watched by other means. Nobody may be
-    /// waiting for it now.
+    /// waiting to read now; those who wait to write are woken to ask again.
     ///
     /// # Errors
     /// As [`Connection::poll_read`], and what the system says.
     pub(super) fn rest(&self) -> io::Result<Ref<'_, Stream>> {
         self.entry.check()?;
-        self.entry.writers.forget();
-        self.entry.stream.borrow_mut().rest()?;
+        let rested = self.entry.stream.borrow_mut().rest();
+        self.entry.writers.wake();
+        rested?;
         Ok(self.entry.stream())
     }
 

@@ -39,6 +39,11 @@ impl Writers {
         polled
     }
 
+    /// Those who wait are to ask again: the reactor, which was to wake them, does not know the socket any more.
+    pub(super) fn wake(&self) {
+        self.0.take_all().into_iter().for_each(Waker::wake);
+    }
+
     /// Nobody waits any more.
     pub(super) fn forget(&self) {
         self.0.take_all().into_iter().for_each(drop);

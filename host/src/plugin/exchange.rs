@@ -273,6 +273,8 @@ impl Exchange {
             body.end(code::GONE);
         }
         self.put_back(response);
+        let permit = self.permit.take();
+        drop(permit);
         if let Some(asker) = self.asker.take() {
             asker.wake();
         }

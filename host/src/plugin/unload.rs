@@ -113,12 +113,17 @@ pub async fn retire(generation: &Rc<Generation>, drain: Duration) -> Unloaded {
     finish(generation).await
 }
 
-/// Cuts what is left of a generation, and unmaps it; where somebody does so already, his outcome is waited for. Called outside
-/// of every call into it.
+/// Cuts what is left of a generation, and unmaps it, whether or not the caller goes on to wait for it; where that is under way
+/// already, its outcome is waited for. Called outside of every call into it.
 pub async fn finish(generation: &Rc<Generation>) -> Unloaded {
-    if generation.begin_finish() {
-        return generation.unloaded().await;
+    if !generation.begin_finish() {
+        let generation = generation.clone();
+        tokio::task::spawn_local(async move { cut_and_unmap(&generation).await });
     }
+    generation.unloaded().await
+}
+
+async fn cut_and_unmap(generation: &Rc<Generation>) -> Unloaded {
     generation.unmount();
     generation.phase.set(Phase::Draining);
     cut(generation);
