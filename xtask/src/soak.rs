@@ -60,11 +60,26 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
     if succeeded { Ok(()) } else { Err("a test of endurance failed".into()) }
 }
 
+/// Runs the files that have `name` in theirs; if there is none, the tests.
 fn runner(workspace: &Workspace, name: &str) -> Command {
     let mut command = cargo();
     command.current_dir(&workspace.root);
-    command.args(["test", "--profile", test::PROFILE, "--package", "medusa-tests", name]);
+    command.args(["test", "--profile", test::PROFILE, "--package", "medusa-tests"]);
+    let files = files_named(workspace, name);
+    if files.is_empty() {
+        command.arg(name);
+    }
+    command.args(files.iter().flat_map(|file| ["--test", file]));
     command
+}
+
+/// The files of tests that have `name` in theirs, in order.
+fn files_named(workspace: &Workspace, name: &str) -> Vec<String> {
+    let entries = fs::read_dir(workspace.root.join("tests/tests")).into_iter().flatten().flatten();
+    let stem = |entry: fs::DirEntry| Some(entry.path().file_stem()?.to_str()?.to_owned());
+    let mut files: Vec<String> = entries.filter_map(stem).filter(|it| it.contains(name)).collect();
+    files.sort();
+    files
 }
 
 /// Runs the command, showing its output as it comes, and keeping it.
