@@ -432,11 +432,14 @@ impl Host {
             }
             running.finish();
         }
-        for (handle, _) in self.world.entries() {
-            self.world.remove(handle);
+        // Metrics count to the very end: what is dropped here, and in `stop`, may be counted too.
+        let entries = self.world.entries();
+        for (handle, _) in &entries {
+            self.world.remove(*handle);
         }
         // SAFETY: Nothing of the plugin runs any more.
         let code = unsafe { (self.hooks.stop)() };
+        drop(entries);
         SHARED.lock().ready.clear();
         if code < 0 { Err(self.failure(code)) } else { Ok(()) }
     }
