@@ -125,6 +125,11 @@ impl Framing {
         self.head.minor.is_some() || !matches!(line, [] | [b'\r'])
     }
 
+    /// A line of a head has begun and is not yet whole, an empty one too.
+    pub(crate) fn in_line(&self) -> bool {
+        self.carry.len() > self.head.line
+    }
+
     /// The request that was refused, or that is not whole yet, is one by HEAD: its response has no body, whatever it says.
     pub(crate) fn is_for_head(&self) -> bool {
         self.refused_head || is_head(&self.carry)

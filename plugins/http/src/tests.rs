@@ -103,6 +103,27 @@ fn an_empty_line_after_a_request_begins_no_other() {
 }
 
 #[test]
+fn an_empty_line_can_come_in_two_pieces() {
+    let host = server("");
+    let mut connection = host.connect();
+    for length in [3, 5] {
+        connection.send(get(length) + "\r");
+        assert!(connection.read().ends_with(&b"xxxxx"[..length]));
+        host.advance(Duration::from_secs(30));
+        connection.send("\n");
+        host.advance(Duration::from_secs(30));
+    }
+    connection.send(get(2));
+    let received = connection.read();
+    assert!(
+        received.ends_with(b"\r\n\r\nxx"),
+        "{} {}",
+        received.escape_ascii(),
+        connection.is_closed()
+    );
+}
+
+#[test]
 fn a_head_gets_its_time_and_no_more_however_it_dribbles() {
     let host = server("head_timeout = \"15 s\"");
     let mut connection = host.connect();

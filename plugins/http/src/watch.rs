@@ -258,7 +258,9 @@ impl Watch {
 
     /// All that has come is requests that were served: no further one, and no part of one.
     pub(crate) fn is_caught_up(&self) -> bool {
-        self.is_answered() && !self.framing.borrow().in_head() && self.ahead.borrow().is_empty()
+        let framing = self.framing.borrow();
+        let is_between = !framing.in_head() && !framing.in_line();
+        self.is_answered() && is_between && self.ahead.borrow().is_empty()
     }
 
     /// The response in the making is the last one on this connection.
