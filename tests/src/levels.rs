@@ -46,9 +46,10 @@ impl Levels {
 #[must_use]
 #[track_caller]
 pub fn images(process: Process) -> BTreeSet<Image> {
-    // A copy that is not in memory is an unlinked file beneath the state folder.
+    // A copy that is not in memory is a file that never had a name: `/tmp/#42 (deleted)`.
     let is_image = |mapping: &&Mapping| {
-        mapping.path.starts_with("/memfd:") || mapping.path.ends_with(".so (deleted)")
+        mapping.path.starts_with("/memfd:")
+            || (mapping.path.contains("/#") && mapping.path.ends_with(" (deleted)"))
     };
     process.mappings().iter().filter(is_image).map(|it| (it.device, it.inode)).collect()
 }

@@ -64,7 +64,8 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
 fn runner(workspace: &Workspace, name: &str) -> Command {
     let mut command = cargo();
     command.current_dir(&workspace.root);
-    command.args(["test", "--profile", test::PROFILE, "--package", "medusa-tests"]);
+    command.args(["test", "--profile", test::PROFILE, "--no-fail-fast"]);
+    command.args(["--package", "medusa-tests"]);
     let files = files_named(workspace, name);
     if files.is_empty() {
         command.arg(name);

@@ -11,6 +11,9 @@ use rustix::{
     io::Errno,
 };
 
+/// How often a file is made anew that cannot be sealed just now. The kernel itself waits up to 150 ms each time.
+const ATTEMPTS_MAX: u32 = 5;
+
 const SEALS: SealFlags =
     SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
 
@@ -22,10 +25,17 @@ const SEALS: SealFlags =
 /// What the kernel says: no memory, no descriptors, or a policy that forbids executable memory files
 /// (`vm.memfd_noexec=2`, EACCES).
 pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = File::from(create(name)?);
-    file.write_all(bytes)?;
-    fcntl_add_seals(&file, SEALS)?;
-    Ok(file.into())
+    let mut attempts_left = ATTEMPTS_MAX;
+    loop {
+        let mut file = File::from(create(name)?);
+        file.write_all(bytes)?;
+        attempts_left -= 1;
+        match fcntl_add_seals(&file, SEALS) {
+            // The kernel holds one of its pages for a moment, to move it, say (fcntl(2), F_ADD_SEALS); other pages may be free.
+            Err(Errno::BUSY) if attempts_left > 0 => {}
+            sealed => return Ok(sealed.map(|()| file.into())?),
+        }
+    }
 }
 
 /// A memory file that can be written and sealed, executable where the kernel wants that said.
