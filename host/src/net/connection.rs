@@ -283,7 +283,7 @@ impl Connection {
     /// As [`Connection::poll_read`], and what the system says.
     pub(super) fn rest(&self) -> io::Result<Ref<'_, Stream>> {
         self.entry.check()?;
-        let rested = self.entry.stream.borrow_mut().rest();
+        let rested = self.entry.moved(Stream::rest);
         self.entry.writers.wake();
         rested?;
         Ok(self.entry.stream())

@@ -121,7 +121,16 @@ impl Entry {
             Stream::Resting(_) => {}
             _ => return Ok(()),
         }
-        self.stream.borrow_mut().enter_reactor()
+        self.moved(Stream::enter_reactor)
+    }
+
+    /// Moves the socket into the reactor or out of it. Where the kernel refuses that, the socket is closed, and the connection over.
+    pub(super) fn moved(&self, by: fn(&mut Stream) -> io::Result<()>) -> io::Result<()> {
+        let moved = by(&mut self.stream.borrow_mut());
+        if moved.is_err() && self.end.get().is_none() {
+            self.end.set(Some(End::Aborted));
+        }
+        moved
     }
 
     /// Whoever served it does so no longer, and is not to be kept by a waker.
@@ -135,7 +144,11 @@ impl Entry {
     /// Asked of the system once, and only if somebody wants to know.
     pub(super) fn local(&self) -> &Address {
         self.local.get_or_init(|| {
-            let address = SockRef::from(&self.stream().as_fd()).local_addr().ok();
+            let stream = self.stream();
+            if matches!(*stream, Stream::Nowhere) {
+                return NO_ADDRESS;
+            }
+            let address = SockRef::from(&stream.as_fd()).local_addr().ok();
             address.map_or(NO_ADDRESS, |address| from_system(&address))
         })
     }

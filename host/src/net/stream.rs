@@ -24,7 +24,7 @@ pub(super) enum Stream {
     Unix(UnixStream),
     /// Not in the reactor: what can be done at once is done, and the rest has it enter the reactor first.
     Resting(Resting),
-    /// For a moment between the two.
+    /// For a moment between the two; for good, where the kernel refuses the move.
     Nowhere,
 }
 

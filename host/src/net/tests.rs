@@ -5,7 +5,10 @@ use std::{
     future::{Future, poll_fn},
     io::{self, IoSlice, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{fs::OpenOptionsExt, net::UnixStream},
+    },
     process::Command,
     rc::Rc,
     sync::{
@@ -25,8 +28,10 @@ use crate::{
         address::Address,
         connection::{Connection, NO_LISTENER},
         connections::{Connections, Owner, Quota, State},
+        entry::Entry,
         listener::{Accepting, Listener},
         resolve::{LookupError, Resolver},
+        stream::{Resting, Stream},
     },
     sys::blocking::{self, Blocking, Busy},
 };
@@ -573,4 +578,54 @@ fn lookups_are_bounded_and_given_up() {
     let job = pool.0.borrow_mut().remove(0);
     job();
     assert!(resolver.lookup("c.invalid", 80).is_ok());
+}
+
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The reactor was to wake it, and knew the socket no more.
+#[test]
+fn who_waits_to_write_to_a_connection_that_is_parked_asks_again() {
+    on_loop(async {
+        let connections = at_most(10);
+        let (connection, _peer) = pair(&connections).await;
+        let count = Arc::new(Count(0.into()));
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        let piece = [7; 64 * 1024];
+        let pieces = [IoSlice::new(&piece)];
+        while connection.poll_write_vectored(&mut cx, &pieces, false).is_ready() {}
+        drop(connection.rest().unwrap());
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    });
+}
+
+/// What looked at it panicked, the monitor's `connections` and `kill` too.
+#[test]
+fn a_socket_that_the_reactor_refuses_is_over_and_can_be_looked_at() {
+    on_loop(async {
+        let connections = at_most(10);
+        // A regular file is what no reactor takes.
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/proc/self/exe")
+            .unwrap();
+        let socket = Stream::Resting(Resting::Tcp(OwnedFd::from(file).into()));
+        let place = connections.place(&quota(1)).unwrap();
+        let entry = Entry::new(socket, any_port(), 0, State::Open, owner("echo"), place);
+        let connection = Connection::new(entry);
+        poll_fn(|cx| connection.poll_readable(cx)).await.unwrap_err();
+        assert_eq!(errno(read(&connection).await), Errno::CONNABORTED);
+        assert_eq!(connections.list().len(), 1);
+        assert!(connections.kill(connection.id()));
+        connection.abort();
+        drop(connection);
+        assert!(connections.list().is_empty());
+    });
 }
