@@ -237,22 +237,25 @@ fn an_instance_that_could_not_be_loaded_is_shown_with_its_reason_and_tried_again
 #[test]
 fn jobs_that_never_end_keep_nobody_from_loading_and_serving() {
     let web = format!(
-        "{WEB}[[plugin]]\nname = \"busy\"\nlibrary = \"busy\"\nattach = \"web\"\npath = \"/busy\"\n"
+        "{WEB}[[plugin]]\nname = \"busy\"\nlibrary = \"busy\"\nattach = \"web\"\npath = \"/busy\"\n\
+         [[plugin]]\nname = \"busier\"\nlibrary = \"busy\"\nattach = \"web\"\npath = \"/busier\"\n"
     );
     let folder = medusa_tests::Folder::new().with("site/a.txt", "a\n");
     let gate = folder.path("gate");
     let server = folder.start(&web);
-    let mut stuck: Vec<Client> = (0..8).map(|_| Client::connect(server.address("web"))).collect();
-    for client in &mut stuck {
-        let path = format!("/busy/job?{}", gate.display());
+    let mut stuck: Vec<Client> = (0..16).map(|_| Client::connect(server.address("web"))).collect();
+    for (client, at) in stuck.iter_mut().zip(["busy", "busier"].iter().cycle()) {
+        let path = format!("/{at}/job?{}", gate.display());
         client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
     }
     let running = || server.ctl_json(["status"])["jobs_running"].as_u64().unwrap_or(0);
-    wait_until("as many jobs as may run of one plugin", PATIENCE, || running() >= 3);
+    wait_until("as many jobs as can run", PATIENCE, || running() >= 4);
     server.ctl(["load", "hello", "--library", "hello", "--attach", "web"]).succeeded();
     let mut client = Client::connect(server.address("web"));
     assert_eq!(client.get("/hello").text(), "hello, number 1\n");
     assert_eq!(client.get("/a.txt").text(), "a\n");
+    let id = server.ctl_json(["routes"])[0]["id"].to_string();
+    server.ctl(["routes", "move", &id, "last"]).succeeded();
     std::fs::write(&gate, "").expect("the gate can be opened");
     for client in &mut stuck {
         assert_eq!(client.response().text(), "the job is done\n");
