@@ -286,7 +286,80 @@ fn what_is_refused_is_an_object_for_programs_too() {
     assert_eq!(output.status, 1, "{output:?}");
 }
 
+#[test]
+fn what_could_not_be_put_into_force_is_tried_again() {
+    let server = Server::start(&keeper(""));
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let taken = other.local_addr().expect("it is bound").to_string();
+    let more = format!("\"127.0.0.1:0\", \"{taken}\"]\n[plugin");
+    let wanted = keeper("").replace("\"127.0.0.1:0\"]\n[plugin", &more);
+    for _ in 0..2 {
+        let applied = apply(&server, &wanted);
+        assert_eq!(applied["failed"][0]["name"], "keeper", "{applied}");
+    }
+    drop(other);
+    let applied = apply(&server, &wanted);
+    assert_eq!(applied["upgraded"][0], "keeper", "{applied}");
+    assert_eq!(server.addresses("keeper").len(), 2);
+    let applied = apply(&server, &wanted);
+    assert_eq!(applied["upgraded"].as_array().map(Vec::len), Some(0), "{applied}");
+}
+
+#[test]
+fn an_instance_that_is_being_upgraded_goes_all_the_same_when_it_is_not_configured_any_more() {
+    let server = Server::start(&keeper("start = \"500 ms\"\n"));
+    let mut upgrade = server.ctl_command();
+    let mut upgrade = upgrade
+        .args(["upgrade", "keeper"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("ctl runs");
+    wait_until("the upgrade", PATIENCE, || server.plugin("keeper").len() == 2);
+    let applied = apply(&server, Canary::CONFIGURATION);
+    assert_eq!(applied["stopped"][0], "keeper", "{applied}");
+    assert!(upgrade.wait().expect("ctl ends").success());
+    wait_until("both generations to go", PATIENCE, || server.plugin("keeper").is_empty());
+}
+
+#[test]
+fn a_load_that_had_to_wait_hides_nothing_of_what_still_drains() {
+    let server = Server::start(&keeper(""));
+    let mut session = talk(&server);
+    says(&mut session, "stay\ncount", "2");
+    let mut unload = server.ctl_command();
+    let mut unload = unload
+        .args(["unload", "keeper"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("ctl runs");
+    wait_until("the drain", PATIENCE, || {
+        server.plugin("keeper").first().is_some_and(|it| it["state"] == "draining")
+    });
+    let applied = apply(&server, &keeper("start = \"1 ms\"\n"));
+    assert_eq!(applied["failed"][0]["name"], "keeper", "{applied}");
+    let unloaded = server.ctl_json(["unload", "keeper", "--now"]);
+    assert_eq!(unloaded["result"], "unloaded", "{unloaded}");
+    assert!(server.plugin("keeper").is_empty(), "what was said to be unloaded is");
+    assert!(unload.wait().expect("ctl ends").success());
+}
+
 // === The end ===
+
+#[test]
+fn a_server_that_is_about_to_stop_begins_nothing_new() {
+    let mut server = Server::start(&keeper(""));
+    let mut session = talk(&server);
+    says(&mut session, "stay\ncount", "2");
+    server.signal(Signal::TERM);
+    wait_until("the drain", PATIENCE, || server.ctl_json(["status"])["state"] == "draining");
+    let more = "[[plugin]]\nname = \"more\"\nlibrary = \"echo\"\nlisten = [\"127.0.0.1:0\"]\n";
+    let applied = apply(&server, &(keeper("") + more));
+    let reason = applied["failed"].to_string();
+    assert!(reason.contains("about to stop"), "{applied}");
+    assert!(server.plugin("more").is_empty());
+    drop(session);
+    assert!(server.wait().success());
+}
 
 #[test]
 fn a_drain_can_be_cut_short() {

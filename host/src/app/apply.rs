@@ -2,9 +2,9 @@
 //!
 //! What the operator has loaded, unloaded or changed by hand stays so for as long as the file says the same of it.
 
-use std::{collections::BTreeSet, rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc};
 
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
     app::{check, host::Host},
@@ -128,7 +128,7 @@ impl Host {
                     wanted.same(had) && after.library_file(wanted) == before.library_file(had)
                 });
                 match (is_same, runs) {
-                    (true, true) => None,
+                    (true, true) => self.is_behind(name).then_some(Change::Reconfigure(wanted)),
                     (true, false) => self.has_failed(name).then_some(Change::Start(wanted)),
                     (false, true) => Some(Change::Reconfigure(wanted)),
                     (false, false) => Some(Change::Start(wanted)),
@@ -139,6 +139,7 @@ impl Host {
 
     /// Loads an instance of the configuration; if that fails, it is remembered.
     async fn start(&self, spec: &Instance) -> Result<(), ApplyFailure> {
+        self.check_running().map_err(|refusal| failure(spec, refusal.0))?;
         match lifecycle::load(&self.registry, spec.clone()).await {
             Ok(_) => {
                 self.forget_failure(&spec.name);
@@ -146,32 +147,48 @@ impl Host {
             }
             Err(refused) => {
                 self.remember_failure(spec, &refused.0);
-                Err(ApplyFailure { name: spec.name.clone(), reason: refused.0 })
+                Err(failure(spec, refused.0))
             }
         }
     }
 
     async fn reconfigure(&self, spec: &Instance) -> Result<(), ApplyFailure> {
-        let failure = |reason: String| ApplyFailure { name: spec.name.clone(), reason };
+        self.check_running().map_err(|refusal| failure(spec, refusal.0))?;
         let instance = self.registry.instance(&spec.name);
-        let instance = instance.ok_or_else(|| failure(format!("`{}` has gone", spec.name)))?;
+        let instance =
+            instance.ok_or_else(|| failure(spec, format!("`{}` has gone", spec.name)))?;
         let library = self.registry.config().library_file(spec);
-        let done = upgrade::reconfigure(&instance, Rc::new(spec.clone()), &library).await;
-        done.map_err(|refused| failure(refused.0))
+        match upgrade::reconfigure(&instance, Rc::new(spec.clone()), &library).await {
+            Ok(()) => {
+                self.forget_failure(&spec.name);
+                Ok(())
+            }
+            Err(refused) => {
+                self.stays_behind(&spec.name);
+                Err(failure(spec, refused.0))
+            }
+        }
     }
 
-    /// Has an instance leave: its addresses are free at once, what is in flight drains beside the other changes.
+    /// Has an instance leave, once any other change of it is done: its addresses are free when this returns, what is in flight
+    /// drains beside the other changes.
     async fn leave(&self, name: &str, leaving: &mut JoinSet<()>) -> bool {
         let Some(instance) = self.registry.instance(name) else { return false };
-        instance.close_listeners().await;
+        self.forget_failure(name);
+        let (closed, is_closed) = oneshot::channel();
         leaving.spawn_local(async move {
-            let drain = Duration::from_millis(instance.limits().drain_ms_max);
-            if let Err(refused) = unload::unload(&instance, drain).await {
+            if let Err(refused) = unload::unload_after_others(&instance, closed).await {
                 tracing::warn!(instance = instance.name, "{refused}");
             }
         });
+        // Nothing is ever sent; it is dropped.
+        let _ = is_closed.await;
         true
     }
+}
+
+fn failure(spec: &Instance, reason: String) -> ApplyFailure {
+    ApplyFailure { name: spec.name.clone(), reason }
 }
 
 /// The names of either, each once, in the order of the newer, then of the older.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     rc::Rc,
     time::{self, Duration},
@@ -43,6 +43,8 @@ pub struct Host {
     pub(super) changing: tokio::sync::Mutex<()>,
     /// The instances of the configuration that could not be loaded.
     failed: RefCell<BTreeMap<String, Failure>>,
+    /// The instances that run, but not as the configuration says: that could not be put into force.
+    behind: RefCell<BTreeSet<String>>,
     moves: MovesFile,
     begun: time::Instant,
     state: Cell<State>,
@@ -86,6 +88,7 @@ impl Host {
             registry,
             changing: tokio::sync::Mutex::default(),
             failed: RefCell::default(),
+            behind: RefCell::default(),
             begun: time::Instant::now(),
             state: Cell::new(State::Starting),
             stop: Notify::new(),
@@ -104,7 +107,11 @@ impl Host {
         }
     }
 
-    fn check_running(&self) -> Result<(), Refusal> {
+    /// Refuses what would be left behind by a host that is about to stop.
+    ///
+    /// # Errors
+    /// It is.
+    pub(super) fn check_running(&self) -> Result<(), Refusal> {
         match self.state.get() {
             State::Draining => Err(Refusal(
                 "the host is draining and about to stop; start it again, then try again".to_owned(),
@@ -144,7 +151,18 @@ impl Host {
 
     /// It runs, or is not wanted any more. Answers whether there was a failure.
     pub(super) fn forget_failure(&self, name: &str) -> bool {
+        self.behind.borrow_mut().remove(name);
         self.failed.borrow_mut().remove(name).is_some()
+    }
+
+    /// It goes on as it was, and not as it is configured.
+    pub(super) fn stays_behind(&self, name: &str) {
+        self.behind.borrow_mut().insert(name.to_owned());
+    }
+
+    /// Whether an instance that runs does not do so as it is configured.
+    pub(super) fn is_behind(&self, name: &str) -> bool {
+        self.behind.borrow().contains(name)
     }
 
     /// Whether an instance of the configuration could not be loaded.
@@ -202,8 +220,8 @@ impl Host {
     }
 
     async fn unload_instance(&self, name: String, pace: Pace) -> Result<UnloadOutcome, Refusal> {
-        if self.forget_failure(&name) {
-            // Of one that could not be loaded there is nothing but the note of it.
+        if self.forget_failure(&name) && self.registry.instance(&name).is_none() {
+            // Of one that could not be loaded there is nothing but the note of it, unless an older generation is still there.
             let nothing = Unloaded::Unmapped { leaked_bytes: 0, leaked_blocks: 0 };
             return Ok(outcome(name, nothing, 0));
         }

@@ -2,7 +2,10 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
 use crate::plugin::{
     exchange::Request,
@@ -43,6 +46,20 @@ pub enum Unloaded {
 pub async fn unload(instance: &Rc<Instance>, drain: Duration) -> Result<Unloaded, Refused> {
     let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&instance.name)) };
     unload_in_turn(instance, drain).await
+}
+
+/// As [`unload`], once any other change of the instance is done. `closed` is dropped when its addresses are free.
+///
+/// # Errors
+/// There is nothing to unload any more.
+pub async fn unload_after_others(
+    instance: &Rc<Instance>,
+    closed: oneshot::Sender<()>,
+) -> Result<Unloaded, Refused> {
+    let _turn = instance.turn.lock().await;
+    instance.close_listeners().await;
+    drop(closed);
+    unload_in_turn(instance, Duration::from_millis(instance.limits().drain_ms_max)).await
 }
 
 /// Unloads whatever there is of an instance, for good: another change of it is waited for, and so are generations that drain

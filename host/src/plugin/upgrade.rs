@@ -31,8 +31,7 @@ pub struct Upgraded {
     pub pause_us: u64,
 }
 
-/// Puts another configuration of an instance into force: where only its addresses or its quota differ, its generation stays, else it
-/// is upgraded. Addresses that are in both are listened on all the while.
+/// Puts another configuration of an instance into force: where only its addresses differ, its generation stays, else it is upgraded. Addresses that are in both are listened on all the while.
 ///
 /// # Errors
 /// Why it goes on as it was.
@@ -42,6 +41,8 @@ pub async fn reconfigure(
     library: &Path,
 ) -> Result<(), Refused> {
     let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&instance.name)) };
+    // Nobody would serve what comes in by its addresses.
+    running(instance)?;
     let bound = lifecycle::bind(instance, &spec)?;
     let before = instance.spec.replace(spec.clone());
     if !spec.same_work(&before) {
@@ -64,12 +65,7 @@ pub async fn upgrade(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded
 }
 
 async fn upgrade_in_turn(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded, Refused> {
-    let Some(old) = instance.current() else {
-        return Err(Refused(format!(
-            "`{}` is not running; use `load {}`",
-            instance.name, instance.name
-        )));
-    };
+    let old = running(instance)?;
     let new = lifecycle::start(instance, library).await?;
     let switched = match take_over(&old, &new).await {
         Ok(pause) => pause,
@@ -102,6 +98,12 @@ async fn upgrade_in_turn(instance: &Rc<Instance>, library: &Path) -> Result<Upgr
     let drain = Duration::from_millis(old.limits.drain_ms_max);
     tokio::task::spawn_local(async move { unload::retire(&old, drain).await });
     Ok(upgraded)
+}
+
+fn running(instance: &Instance) -> Result<Rc<Generation>, Refused> {
+    instance
+        .current()
+        .ok_or_else(|| Refused(format!("`{0}` is not running; use `load {0}`", instance.name)))
 }
 
 /// Why the new generation does not take over.
