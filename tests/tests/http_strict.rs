@@ -256,9 +256,12 @@ fn a_head_that_comes_too_slowly_is_refused() {
 #[test]
 fn a_refusal_of_head_has_no_body() {
     let server = server();
-    for request in
-        ["HEAD / HTTP/1.1\r\n\r\n", "\r\nHEAD /a#b HTTP/1.1\r\n\r\n", "HEAD / HTTP/1.1\r\nHo"]
-    {
+    for request in [
+        "HEAD / HTTP/1.1\r\n\r\n",
+        "HEAD / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+        "\r\nHEAD /a#b HTTP/1.1\r\n\r\n",
+        "HEAD / HTTP/1.1\r\nHo",
+    ] {
         let mut client = Client::connect(server.address("web"));
         client.send(request);
         let response = client.head_response();

@@ -1,10 +1,7 @@
 //! The framing of a chunked body, byte by byte (RFC 9112 section 7.1): sizes, extensions, trailers. What the data is
 //! does not matter here.
 
-use crate::{
-    framing::{Limits, is_text, is_token},
-    refusal::Refusal,
-};
+use crate::{framing::Limits, refusal::Refusal};
 
 /// Bytes of chunk extensions in one body; nobody uses them but attackers.
 const EXTENSION_BYTES_MAX: u32 = 4096;
@@ -168,6 +165,19 @@ impl Chunked {
         self.trailer_left = self.trailer_left.checked_sub(1).ok_or(Refusal::TrailersTooLong)?;
         Ok(next)
     }
+}
+
+/// May stand in the name of a field (`tchar`, RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~'
+    )
+}
+
+/// May stand in the value of a field (RFC 9110 section 5.5).
+fn is_text(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=0x7e | 0x80..)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
 use hyper::{
     body::{Body, Incoming},
     service::service_fn,
@@ -182,11 +181,9 @@ fn ended(watch: &Watch, result: hyper::Result<()>) -> End {
     let has_rest = watch.reply_open.get() || watch.dirty.get();
     let Err(error) = result else { return if has_rest { End::Abort } else { End::Done } };
     tracing::debug!(connection = watch.info.id, "the connection ends: {error}");
-    // hyper has sent its own 400 then.
-    if error.is_parse() {
-        watch.server.metrics.bad_request();
-        watch.report_unread(StatusCode::BAD_REQUEST, 0);
-        return End::Done;
+    if error.is_parse() && !has_rest {
+        let is_long = error.is_parse_too_large();
+        return End::Refuse(if is_long { Refusal::HeadTooLong } else { Refusal::Malformed });
     }
     // A response that broke off must not be taken for a whole one; those before it must not be lost for less.
     if has_rest || error.is_user() { End::Abort } else { End::Done }

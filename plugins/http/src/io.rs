@@ -74,6 +74,10 @@ impl Write for Io {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let watch = &*self.0;
+        if !watch.due.get() && is_refusal(pieces) {
+            // The driver has a page to send instead, as soon as hyper ends.
+            return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
+        }
         // Until it is flushed there may be bytes that the client has not got.
         watch.dirty.set(true);
         let written = watch.poll_write_vectored(context, pieces);
@@ -93,6 +97,7 @@ impl Write for Io {
             ready!(flushed)?;
             watch.dirty.set(false);
         }
+        watch.due.set(false);
         Poll::Ready(Ok(()))
     }
 
@@ -119,6 +124,11 @@ fn poll_read(
         Some(_) => Poll::Ready(Ok(0)),
         None => watch.poll_read(context, bytes),
     }
+}
+
+/// Whether hyper answers for itself. It was given nothing to send, and the only other thing that it sends then is a 100.
+fn is_refusal(pieces: &[IoSlice<'_>]) -> bool {
+    pieces.first().is_some_and(|piece| piece.starts_with(b"HTTP/1.1 4"))
 }
 
 /// Notes when the client has ended its half.

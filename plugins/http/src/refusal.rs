@@ -13,10 +13,8 @@ pub(crate) enum Refusal {
     EmptyLines,
     /// Not `method SP target SP version`.
     RequestLine,
-    /// The method is no token.
-    Method,
-    /// A line of the head is no field.
-    Field,
+    /// hyper finds the head malformed: a method, a name, a value or a target that is none.
+    Malformed,
     /// The target has a byte that no URI has, or is of no form that a request may use.
     Target,
     /// Not HTTP/1.
@@ -93,8 +91,9 @@ impl Refusal {
             Refusal::RequestLine => {
                 "The first line is not a method, a target and a version with one blank between them."
             }
-            Refusal::Method => "The method of the request is not one that a request can have.",
-            Refusal::Field => "A line of the request's head is not a header field.",
+            Refusal::Malformed => {
+                "The request's method, its target or one of its header fields has characters that cannot stand there."
+            }
             Refusal::Target => "The target of the request is not one that a request can have.",
             Refusal::Version => "This server speaks HTTP/1.1 and HTTP/1.0.",
             Refusal::TargetTooLong => "The target of the request is too long.",

@@ -153,6 +153,7 @@ impl Site {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         self.watch.frames.set(self.watch.frames.get() + 1);
+        self.watch.due.set(true);
         let Some(Ok(frame)) = frame else {
             let is_short = frame.is_none() && self.left.is_some_and(|left| left > 0);
             if is_short {

@@ -175,6 +175,7 @@ impl Answer {
     fn finish(&self, mut response: Response<Reply>) -> Response<Reply> {
         let server = &self.watch.server;
         self.watch.in_service.set(false);
+        self.watch.due.set(true);
         // A body that comes in pieces may be made of the request's.
         let leaves_upload = response.body().is_whole() && self.watch.is_upload_too_long();
         server.metrics.response(response.status());

@@ -49,6 +49,8 @@ pub(crate) struct Watch {
     pub(crate) given_up: Cell<bool>,
     /// The client waits for 100, which has not been sent.
     pub(crate) continue_due: Cell<bool>,
+    /// Hyper was given what is to be sent and has not been flushed since.
+    pub(crate) due: Cell<bool>,
     /// Output was written and not flushed.
     pub(crate) dirty: Cell<bool>,
     /// The last attempt to read had to wait.
@@ -108,6 +110,7 @@ impl Watch {
             upload_left: Cell::new(0),
             given_up: Cell::new(false),
             continue_due: Cell::new(false),
+            due: Cell::new(false),
             dirty: Cell::new(false),
             read_blocked: Cell::new(false),
             is_stalled: Cell::new(false),
