@@ -31,7 +31,7 @@ use medusa_abi::{
     data::{Handle, Slice},
     http::{
         BODY_BYTES, BODY_EMPTY, BodySource, ENDED_ABORTED, ENDED_COMPLETE, ENDED_FAILED,
-        ExchangeRecord, HeadSink, LENGTH_UNKNOWN, RequestHead, ResponseHead,
+        ExchangeRecord, Field, HeadSink, LENGTH_UNKNOWN, RequestHead, ResponseHead,
     },
     net::SocketAddress,
 };
@@ -248,6 +248,73 @@ where
     })
 }
 
+/// A response that came whole with its head, lent by the host until it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'a> {
+    /// From 100 to 999.
+    pub status: StatusCode,
+    /// All of the body.
+    pub body: &'a [u8],
+    fields: &'a [Field],
+}
+
+impl<'a> Whole<'a> {
+    /// The fields as they came: nobody has looked yet at what names and values consist of.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        // SAFETY: A `Whole` is only made inside of a sink, lives no longer than its call, and so do the fields.
+        self.fields.iter().map(|field| unsafe { fields::pair(field) })
+    }
+}
+
+/// An exchange that was begun by [`start_whole`].
+#[derive(Debug)]
+pub enum Begun {
+    /// The response was written, and the exchange has ended.
+    Written,
+    /// The response is another, or is yet to come.
+    Started(Box<Started>),
+}
+
+/// Starts an exchange for a request without a body, as [`start`] does. A response that comes at once and whole is lent to `write`,
+/// which answers how many bytes of its body will be sent, or `None` to have the response copied instead. Nothing is allocated for one
+/// that is written.
+///
+/// # Errors
+/// When nobody answers it; the reason says which status is fit.
+pub fn start_whole<'a, F>(
+    mut head: Head<'a, F>,
+    context: &Context<'_>,
+    mut write: impl FnMut(&Whole<'_>) -> Option<u64>,
+) -> std::result::Result<Begun, Refusal>
+where
+    F: Iterator<Item = (&'a [u8], &'a [u8])>,
+{
+    let fields: fields::FieldList =
+        head.fields.by_ref().map(|(name, value)| fields::field(name, value)).collect();
+    let abi_head = abi_head(&head, &fields, 0);
+    let mut taking = Taking { write: Some(&mut write), written: None, taken: None };
+    let host = host();
+    // SAFETY: The head and all that it points at live during the call, and so does the sink's data.
+    let code = unsafe {
+        let waker = waker::for_call(context);
+        (host.http.exchange_start)(host.instance, &abi_head, BodySource::NONE, taking.sink(), waker)
+    };
+    if code <= 0 {
+        // What was written is sent, though the host could not keep the exchange any longer.
+        return taking.written.map(|_| Begun::Written).ok_or_else(|| refusal(code));
+    }
+    let exchange = code as Handle;
+    if let Some((status, bytes)) = taking.written {
+        end_exchange(exchange, status, Ended::Complete, bytes);
+        return Ok(Begun::Written);
+    }
+    let exchange = Owned::new(exchange);
+    Ok(Begun::Started(Box::new(match taking.taken {
+        Some(head) => Started::Answered(head.into_response(exchange)),
+        None => Started::Waiting(Waiting(Some(exchange))),
+    })))
+}
+
 impl Future for Waiting {
     type Output = std::result::Result<ServerResponse, (Refusal, Unanswered)>;
 
@@ -255,14 +322,14 @@ impl Future for Waiting {
     /// After it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let exchange = self.0.take().expect("a future is not polled after it was ready");
-        let mut taken = None;
+        let mut taking = Taking::default();
         let host = host();
         // SAFETY: The sink's data outlives the call; the waker is borrowed for it.
         let code = unsafe {
             let waker = waker::for_call(context);
-            (host.http.exchange_poll)(host.instance, exchange.get(), head_sink(&mut taken), waker)
+            (host.http.exchange_poll)(host.instance, exchange.get(), taking.sink(), waker)
         };
-        match (code, taken) {
+        match (code, taking.taken) {
             (code::PENDING, _) => {
                 self.0 = Some(exchange);
                 Poll::Pending
@@ -418,36 +485,19 @@ impl Taken {
     }
 }
 
-type Begun<B> = std::result::Result<(Owned, Option<Taken>), Refused<B>>;
+type Beginning<B> = std::result::Result<(Owned, Option<Taken>), Refused<B>>;
 
-fn begin<'a, F, B>(head: Head<'a, F>, body: B, context: &Context<'_>) -> Begun<B>
+fn begin<'a, F, B>(mut head: Head<'a, F>, body: B, context: &Context<'_>) -> Beginning<B>
 where
     F: Iterator<Item = (&'a [u8], &'a [u8])>,
     B: http_body::Body + 'static,
     B::Error: std::fmt::Display,
 {
     let fields: fields::FieldList =
-        head.fields.map(|(name, value)| fields::field(name, value)).collect();
-    let optional =
-        |text: Option<&str>| text.map_or(Slice::NONE, |text| Slice::new(text.as_bytes()));
+        head.fields.by_ref().map(|(name, value)| fields::field(name, value)).collect();
     let empty = body.is_end_stream();
-    let abi_head = RequestHead {
-        method: Slice::new(head.method.as_bytes()),
-        scheme: Slice::new(if head.tls { b"https" } else { b"http" }),
-        authority: optional(head.authority),
-        path: Slice::new(head.path.as_bytes()),
-        query: optional(head.query),
-        fields: fields.as_ptr(),
-        field_count: fields.len(),
-        version: head.version,
-        flags: 0,
-        body_length: if empty { 0 } else { body.size_hint().exact().unwrap_or(LENGTH_UNKNOWN) },
-        mount_length: 0,
-        remote: head.remote.map_or(SocketAddress::NONE, address::to_abi),
-        local: head.local.map_or(SocketAddress::NONE, address::to_abi),
-        connection: head.connection,
-        spare: [0; 4],
-    };
+    let body_length = if empty { 0 } else { body.size_hint().exact().unwrap_or(LENGTH_UNKNOWN) };
+    let abi_head = abi_head(&head, &fields, body_length);
     let mut kept = None;
     let body_source = if empty {
         kept = Some(body);
@@ -455,16 +505,15 @@ where
     } else {
         source::into_source(body)
     };
-    let mut taken = None;
+    let mut taking = Taking::default();
     let host = host();
     // SAFETY: The head and all that it points at live during the call, and so does the sink's data.
     let code = unsafe {
         let waker = waker::for_call(context);
-        let sink = head_sink(&mut taken);
-        (host.http.exchange_start)(host.instance, &abi_head, body_source, sink, waker)
+        (host.http.exchange_start)(host.instance, &abi_head, body_source, taking.sink(), waker)
     };
     if code > 0 {
-        return Ok((Owned::new(code as Handle), taken));
+        return Ok((Owned::new(code as Handle), taking.taken));
     }
     // SAFETY: The source was made above for this `B`, and the host did not take it.
     let body = kept.unwrap_or_else(|| unsafe { source::take_back::<B>(body_source) });
@@ -495,29 +544,79 @@ fn refusal(code: Code) -> Refusal {
     }
 }
 
-fn head_sink(taken: &mut Option<Taken>) -> HeadSink {
-    HeadSink { data: (&raw mut *taken).cast(), head: take_head }
+/// The head as the ABI has it, of what must outlive the call that it is made for.
+fn abi_head<F>(head: &Head<'_, F>, fields: &[Field], body_length: u64) -> RequestHead {
+    let optional =
+        |text: Option<&str>| text.map_or(Slice::NONE, |text| Slice::new(text.as_bytes()));
+    RequestHead {
+        method: Slice::new(head.method.as_bytes()),
+        scheme: Slice::new(if head.tls { b"https" } else { b"http" }),
+        authority: optional(head.authority),
+        path: Slice::new(head.path.as_bytes()),
+        query: optional(head.query),
+        fields: fields.as_ptr(),
+        field_count: fields.len(),
+        version: head.version,
+        flags: 0,
+        body_length,
+        mount_length: 0,
+        remote: head.remote.map_or(SocketAddress::NONE, address::to_abi),
+        local: head.local.map_or(SocketAddress::NONE, address::to_abi),
+        connection: head.connection,
+        spare: [0; 4],
+    }
+}
+
+/// What [`start_whole`] is given.
+type WriteWhole<'a> = dyn FnMut(&Whole<'_>) -> Option<u64> + 'a;
+
+/// Where a response's head goes, during a call of the host.
+#[derive(Default)]
+struct Taking<'a> {
+    /// Whoever wants to write a response that comes whole.
+    write: Option<&'a mut WriteWhole<'a>>,
+    /// It was written: its status, and how many bytes of its body will be sent.
+    written: Option<(u16, u64)>,
+    taken: Option<Taken>,
+}
+
+impl Taking<'_> {
+    /// The sink, good for as long as `self` is not moved.
+    fn sink(&mut self) -> HeadSink {
+        HeadSink { data: (&raw mut *self).cast(), head: take_head }
+    }
 }
 
 unsafe extern "C" fn take_head(data: *mut c_void, head: *const ResponseHead) -> Code {
     guard(|| {
-        // SAFETY: `data` comes from `head_sink`, whose borrow outlives the host's call that this one is made from; the
+        // SAFETY: `data` comes from `Taking::sink`, whose borrow outlives the host's call that this one is made from; the
         // head is the host's for this call.
-        let (taken, head) = unsafe { (&mut *data.cast::<Option<Taken>>(), &*head) };
+        let (taking, head) = unsafe { (&mut *data.cast::<Taking<'_>>(), &*head) };
         let Some(status) =
             u16::try_from(head.status).ok().and_then(|status| StatusCode::from_u16(status).ok())
         else {
             return code::INVALID;
         };
         // SAFETY: As above.
-        let headers = unsafe { fields::copy(fields::list(head.fields, head.field_count)) };
-        let body = match head.body {
-            BODY_EMPTY => TakenBody::Whole(Bytes::new()),
+        let fields = unsafe { fields::list(head.fields, head.field_count) };
+        let whole = match head.body {
+            BODY_EMPTY => Some(&b""[..]),
             // SAFETY: As above.
-            BODY_BYTES => TakenBody::Whole(Bytes::copy_from_slice(unsafe { bytes_of(head.bytes) })),
-            _ => TakenBody::Pulled(head.length),
+            BODY_BYTES => Some(unsafe { bytes_of(head.bytes) }),
+            _ => None,
         };
-        *taken = Some(Taken { status, headers, body });
+        if let (Some(body), Some(write)) = (whole, &mut taking.write)
+            && let Some(bytes) = write(&Whole { status, body, fields })
+        {
+            taking.written = Some((status.as_u16(), bytes));
+            return code::READY;
+        }
+        // SAFETY: As above.
+        let headers = unsafe { fields::copy(fields) };
+        let body = whole.map_or(TakenBody::Pulled(head.length), |bytes| {
+            TakenBody::Whole(Bytes::copy_from_slice(bytes))
+        });
+        taking.taken = Some(Taken { status, headers, body });
         code::READY
     })
 }

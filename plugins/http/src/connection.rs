@@ -1,5 +1,6 @@
-//! One connection from its first byte to its end: hyper is polled by hand, so that in the same turn it can be seen whether
-//! anything is in flight, and no timer is made per request.
+//! One connection from its first byte to its end. [`crate::front`] answers what is simple; for a request that is not, hyper is made, and
+//! polled by hand, so that in the same turn it can be seen whether anything is in flight. Once nothing is, hyper is dropped again. No
+//! timer is made per request.
 
 use std::{
     future::{Future, poll_fn},
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     alarm::Alarm,
+    front::{self, Next},
     io::Io,
     linger,
     refusal::Refusal,
@@ -44,7 +46,7 @@ pub(crate) struct Resting {
 }
 
 /// How a connection ends, or comes to rest.
-enum End {
+pub(crate) enum End {
     /// With nothing in flight and nothing to come soon.
     Rest,
     /// In good order, after the last response.
@@ -59,7 +61,7 @@ enum End {
 
 /// What is to happen if nothing else does.
 #[derive(Clone, Copy)]
-enum Deadline {
+pub(crate) enum Deadline {
     CloseIdle,
     Rest,
     RefuseHead,
@@ -112,12 +114,28 @@ fn rest(watch: &Watch, place: Place) -> Rest<Resting> {
     Rest::Park(conn, resting, Some(until))
 }
 
-/// Lets hyper work until the connection is to end.
+/// Serves the connection until it is to end, or to rest.
 async fn drive(watch: &Rc<Watch>, place: &Place) -> End {
+    let mut alarm = Alarm::default();
+    loop {
+        match front::serve(watch, place, &mut alarm).await {
+            Next::End(end) => return end,
+            Next::Hyper => {}
+        }
+        watch.begin_hyper();
+        // Boxed, for it is large, and most turns never come here.
+        match Box::pin(drive_hyper(watch, place, &mut alarm)).await {
+            End::Rest if !watch.is_cold => {}
+            end => return end,
+        }
+    }
+}
+
+/// Lets hyper work until the connection is to end, or has nothing in flight.
+async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> End {
     let service = service_fn(|request| answer(request, watch.clone()));
     let connection = watch.server.http1.serve_connection(Io(watch.clone()), service);
     let mut connection = pin!(connection);
-    let mut alarm = Alarm::default();
     let mut presence = Presence::default();
     poll_fn(|context| {
         if place.keep_waker(context.waker()) {
@@ -135,13 +153,13 @@ async fn drive(watch: &Rc<Watch>, place: &Place) -> End {
             if drain_leftover(watch, context) {
                 continue;
             }
-            if watch.is_cold && watch.served.get() > 0 && watch.can_rest() {
+            if watch.served.get() > 0 && watch.can_rest() {
                 return Poll::Ready(End::Rest);
             }
             if is_abandoned(watch, now, context) {
                 return Poll::Ready(End::Abort);
             }
-            match due(watch, &mut alarm, now, context) {
+            match due(watch, alarm, now, context) {
                 None => return Poll::Pending,
                 Some(Deadline::CloseIdle) => return Poll::Ready(End::Idle),
                 Some(Deadline::Rest) => return Poll::Ready(End::Rest),
@@ -246,7 +264,7 @@ fn drain(
 }
 
 /// The deadline that has passed, if it has; else the alarm is set for it.
-fn due(
+pub(crate) fn due(
     watch: &Watch,
     alarm: &mut Alarm,
     now: Instant,

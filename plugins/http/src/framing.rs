@@ -431,7 +431,7 @@ fn decimal(value: &[u8]) -> Option<u64> {
 
 /// Host and port by their letters (RFC 3986 section 3.2.2), without user information; or nothing, which a client sends
 /// whose target has no authority.
-fn is_host(value: &[u8]) -> bool {
+pub(crate) fn is_host(value: &[u8]) -> bool {
     let (host, port) = match value.iter().rposition(|byte| *byte == b':') {
         Some(colon) if !value.ends_with(b"]") => (&value[..colon], &value[colon + 1..]),
         _ => (value, &b""[..]),

@@ -32,8 +32,8 @@ impl Read for Io {
             watch.read_blocked.set(false);
             return Poll::Pending;
         }
-        if watch.is_cold && watch.served.get() > 0 && watch.is_idle() && watch.is_caught_up() {
-            // What comes next brings the connection's next turn.
+        if watch.served.get() > 0 && watch.is_idle() && watch.is_caught_up() {
+            // What comes next is not hyper's, but the front's, or brings the connection's next turn.
             watch.read_blocked.set(true);
             return Poll::Pending;
         }
@@ -108,7 +108,7 @@ impl Write for Io {
 }
 
 /// Reads what was read ahead, or else from the connection.
-fn poll_read(
+pub(crate) fn poll_read(
     watch: &Watch,
     context: &mut Context<'_>,
     bytes: &mut [u8],
@@ -139,7 +139,7 @@ fn note_end(watch: &Watch) {
 }
 
 /// Notes when output begins to wait, so that the usual write looks at no clock.
-fn note_stall(watch: &Watch, is_stalled: bool) {
+pub(crate) fn note_stall(watch: &Watch, is_stalled: bool) {
     if is_stalled && !watch.is_stalled.get() {
         watch.moved_at.set(Instant::now());
     }

@@ -10,11 +10,14 @@ mod connection;
 #[cfg(test)]
 mod differential;
 mod framing;
+mod front;
 mod io;
 mod linger;
 mod metrics;
 mod page;
+mod plain;
 mod refusal;
+mod render;
 mod reply;
 mod server;
 mod service;

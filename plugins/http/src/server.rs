@@ -11,7 +11,12 @@ use http::HeaderValue;
 use hyper::server::conn::http1;
 use medusa_plugin_api::{Error, Instant, Result, build_id};
 
-use crate::{config::Settings, framing::Limits, metrics::Metrics};
+use crate::{
+    config::Settings,
+    framing::Limits,
+    metrics::Metrics,
+    render::{self, Date},
+};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -45,6 +50,9 @@ pub(crate) struct Server {
     pub(crate) metrics: Metrics,
     /// Where bytes are read to before they are judged. One for all connections: it is empty between two turns.
     pub(crate) scratch: RefCell<Box<[u8]>>,
+    /// Where responses are made. One for all, as above.
+    pub(crate) out: RefCell<Vec<u8>>,
+    pub(crate) date: RefCell<Date>,
     draining_since: Cell<Option<Instant>>,
     /// Those who are to be woken when the draining begins; a free place is `None`.
     places: RefCell<Vec<Option<Waker>>>,
@@ -93,6 +101,8 @@ impl Server {
             health: Some(settings.health.clone()).filter(|path| !path.is_empty()),
             metrics,
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
+            out: RefCell::default(),
+            date: RefCell::new(Date::new()),
             draining_since: Cell::new(None),
             places: RefCell::default(),
             free: RefCell::default(),
@@ -101,7 +111,22 @@ impl Server {
 
     /// The value of `server-build`, in builds for tests.
     pub(crate) fn build(&self) -> Option<HeaderValue> {
-        (!BUILD.is_empty()).then(|| HeaderValue::from_static(BUILD))
+        self.has_build().then(|| HeaderValue::from_static(BUILD))
+    }
+
+    /// Whether responses have `server-build`.
+    pub(crate) fn has_build(&self) -> bool {
+        !BUILD.is_empty()
+    }
+
+    /// Writes the fields that every response has, but for the date.
+    pub(crate) fn write_fields(&self, out: &mut Vec<u8>) {
+        if let Some(name) = &self.name {
+            render::field(out, b"server", name.as_bytes());
+        }
+        if self.has_build() {
+            render::field(out, b"server-build", BUILD.as_bytes());
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -17,6 +17,7 @@ use medusa_plugin_api::{
 };
 
 use crate::{
+    front::Asked,
     page,
     refusal::Refusal,
     reply::{self, Reply},
@@ -100,7 +101,19 @@ impl Answer {
             report(&parts, &response, &self.watch);
             return Poll::Ready(response);
         }
-        match start(head(&parts, &self.watch), upload, context) {
+        let started = match self.watch.asked.take() {
+            // The front has asked already, and this is the request that it asked for.
+            Some(Asked::Started(started)) => match *started {
+                // Whoever waits may have been woken in vain since.
+                Started::Waiting(waiting) => return self.go_on(waiting, parts.method, context),
+                answered => Ok(answered),
+            },
+            Some(Asked::Refused(reason)) => Err(reason),
+            None => {
+                start(head(&parts, &self.watch), upload, context).map_err(|refused| refused.reason)
+            }
+        };
+        match started {
             Ok(Started::Answered(response)) => {
                 Poll::Ready(self.site_answer(&parts.method, response))
             }
@@ -108,8 +121,8 @@ impl Answer {
                 self.state = State::Waiting { waiting, method: parts.method };
                 Poll::Pending
             }
-            Err(refused) => {
-                let response = self.no_answer(&parts.method, refused.reason);
+            Err(reason) => {
+                let response = self.no_answer(&parts.method, reason);
                 report(&parts, &response, &self.watch);
                 Poll::Ready(response)
             }

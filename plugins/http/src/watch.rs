@@ -15,6 +15,7 @@ use medusa_plugin_api::{Connection, ConnectionInfo, Instant, Result, server::Rep
 
 use crate::{
     framing::{Framing, Refused},
+    front::Asked,
     refusal::Refusal,
     server::Server,
 };
@@ -30,8 +31,10 @@ pub(crate) struct Watch {
     pub(crate) info: ConnectionInfo,
     pub(crate) framing: RefCell<Framing>,
     pub(crate) opened: Instant,
-    /// Requests that were served before the connection last rested.
-    pub(crate) served_before: u64,
+    /// Requests that were served without this hyper: by the front, and by those before.
+    pub(crate) served_before: Cell<u64>,
+    /// What the site was asked by the front, for hyper's first request to go on with.
+    pub(crate) asked: RefCell<Option<Asked>>,
     /// The connection rested for long before this turn, and will do so again: it is not read from once it has been answered, for that
     /// would have it wait in the reactor.
     pub(crate) is_cold: bool,
@@ -55,7 +58,7 @@ pub(crate) struct Watch {
     pub(crate) dirty: Cell<bool>,
     /// The last attempt to read had to wait.
     pub(crate) read_blocked: Cell<bool>,
-    /// Requests that came to the service.
+    /// Requests that came to hyper's service.
     pub(crate) served: Cell<u64>,
     /// Output waits for the client to read.
     pub(crate) is_stalled: Cell<bool>,
@@ -101,7 +104,8 @@ impl Watch {
             info: conn.info()?,
             conn: RefCell::new(Some(conn)),
             opened: now,
-            served_before,
+            served_before: Cell::new(served_before),
+            asked: RefCell::new(None),
             is_cold,
             refused: Cell::new(None),
             in_service: Cell::new(false),
@@ -176,6 +180,7 @@ impl Watch {
         self.is_idle()
             && self.is_caught_up()
             && self.read_blocked.get()
+            && !self.due.get()
             && self.refused.get().is_none()
             && self.ended_at.get().is_none()
             && self.leftover.borrow().is_none()
@@ -184,7 +189,19 @@ impl Watch {
 
     /// Requests that were served on this connection.
     pub(crate) fn served_in_all(&self) -> u64 {
-        self.served_before + self.served.get()
+        self.served_before.get() + self.served.get()
+    }
+
+    /// A new hyper begins, with nothing in flight: what is counted of a hyper is counted anew.
+    pub(crate) fn begin_hyper(&self) {
+        self.served_before.set(self.served_in_all());
+        self.served.set(0);
+        self.framing.replace(Framing::new(self.server.limits));
+    }
+
+    /// Gives bytes back that were read, and are somebody else's to read.
+    pub(crate) fn put_back(&self, bytes: &[u8]) {
+        self.ahead.borrow_mut().splice(0..0, bytes.iter().copied());
     }
 
     /// Takes the connection out, to rest.

@@ -1,0 +1,167 @@
+//! Responses that come whole, written as hyper would write them: head and body in one piece.
+
+use http::StatusCode;
+use medusa_plugin_api::{Instant, server::Whole};
+use std::time::{Duration, SystemTime};
+
+use crate::server::Server;
+
+/// The longest body that is copied behind its head; a longer one is hyper's to send from where it lies.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Writes a response that an extension gave, and answers how many bytes of its body that are. `None`, with `out` as it was, for one
+/// that takes more thought.
+pub(crate) fn whole(
+    out: &mut Vec<u8>,
+    server: &Server,
+    is_head: bool,
+    response: &Whole<'_>,
+) -> Option<u64> {
+    let Whole { status, body, .. } = *response;
+    let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let is_usual = status.as_u16() >= 200 && status != StatusCode::RESET_CONTENT;
+    if !is_usual || body.len() > BODY_BYTES_MAX || (is_head && body.is_empty()) {
+        return None;
+    }
+    let before = out.len();
+    status_line(out, status);
+    let mut has_date = false;
+    for (name, value) in response.fields() {
+        match name {
+            // It may name others that concern one hop only.
+            b"connection" => {
+                out.truncate(before);
+                return None;
+            }
+            // RFC 9110 section 7.6.1: the connection is the server's affair, and so is the framing.
+            b"transfer-encoding" | b"upgrade" | b"te" | b"keep-alive" | b"content-length" => {}
+            b"server" if server.name.is_some() => {}
+            b"server-build" if server.has_build() => {}
+            _ if is_name(name) && is_value(value) => {
+                has_date |= name == b"date";
+                field(out, name, value);
+            }
+            _ => {}
+        }
+    }
+    if has_body {
+        length(out, body.len());
+    }
+    server.write_fields(out);
+    if !has_date {
+        date(out, server);
+    }
+    out.extend_from_slice(b"\r\n");
+    if is_head || !has_body {
+        return Some(0);
+    }
+    out.extend_from_slice(body);
+    Some(body.len() as u64)
+}
+
+/// Writes a response of the server's own.
+pub(crate) fn local(
+    out: &mut Vec<u8>,
+    server: &Server,
+    is_head: bool,
+    content_type: &str,
+    body: &[u8],
+) {
+    status_line(out, StatusCode::OK);
+    field(out, b"content-type", content_type.as_bytes());
+    length(out, body.len());
+    server.write_fields(out);
+    date(out, server);
+    out.extend_from_slice(b"\r\n");
+    if !is_head {
+        out.extend_from_slice(body);
+    }
+}
+
+fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+    if status == StatusCode::OK {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return;
+    }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or("<none>").as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(crate) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn length(out: &mut Vec<u8>, length: usize) {
+    let mut digits = itoa::Buffer::new();
+    field(out, b"content-length", digits.format(length).as_bytes());
+}
+
+fn date(out: &mut Vec<u8>, server: &Server) {
+    let mut date = server.date.borrow_mut();
+    date.refresh();
+    field(out, b"date", &date.text);
+}
+
+/// The time as a header field has it, made anew once a second.
+#[derive(Debug)]
+pub(crate) struct Date {
+    text: Vec<u8>,
+    until: Instant,
+}
+
+impl Date {
+    pub(crate) fn new() -> Date {
+        let mut date = Date { text: Vec::new(), until: Instant::now() };
+        date.make();
+        date
+    }
+
+    fn refresh(&mut self) {
+        if Instant::now() >= self.until {
+            self.make();
+        }
+    }
+
+    fn make(&mut self) {
+        let now = SystemTime::now();
+        self.text = httpdate::fmt_http_date(now).into_bytes();
+        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let left = 1_000_000_000 - since_epoch.subsec_nanos();
+        self.until = Instant::now() + Duration::from_nanos(left.into());
+    }
+}
+
+/// RFC 9110 section 5.1: a token, here in lower case.
+fn is_name(name: &[u8]) -> bool {
+    const TOKEN: [bool; 256] = {
+        let mut token = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            let letter = byte as u8;
+            token[byte] = letter.is_ascii_lowercase() || letter.is_ascii_digit();
+            byte += 1;
+        }
+        let others = b"!#$%&'*+-.^_`|~";
+        let mut at = 0;
+        while at < others.len() {
+            token[others[at] as usize] = true;
+            at += 1;
+        }
+        token
+    };
+    !name.is_empty() && name.iter().all(|byte| TOKEN[usize::from(*byte)])
+}
+
+/// RFC 9110 section 5.5: nothing that could end the line.
+fn is_value(value: &[u8]) -> bool {
+    value
+        .iter()
+        .fold(true, |good, byte| good & ((*byte >= b' ' && *byte != 0x7f) | (*byte == b'\t')))
+}
