@@ -194,7 +194,7 @@ impl Exchange {
             status: Cell::new(0),
             response: RefCell::new(ResponseBody::Empty),
             permit: RefCell::default(),
-            started_ns: asking.instance.registry.clock.now_ns(),
+            started_ns: frame::began_ns(asking.instance.registry.clock),
             ended: Cell::new(false),
             observed,
             answered_by,
@@ -621,9 +621,18 @@ impl Request {
 
 /// The host that a head asks, if that is text, and the path.
 pub fn target(head: &RequestHead) -> (Option<&str>, &str) {
+    (host(head), text(&head.path).unwrap_or_default())
+}
+
+/// The host that a head asks, if that is text.
+pub fn host(head: &RequestHead) -> Option<&str> {
+    text(&head.authority).filter(|host| !host.is_empty())
+}
+
+/// A part of a head that is text.
+fn text(part: &Slice) -> Option<&str> {
     // SAFETY: The head is valid for the call that is under way.
-    let text = |slice: Slice| unsafe { slice.get() }.and_then(|it| std::str::from_utf8(it).ok());
-    (text(head.authority).filter(|host| !host.is_empty()), text(head.path).unwrap_or_default())
+    unsafe { part.get() }.and_then(|it| std::str::from_utf8(it).ok())
 }
 
 /// The value of a field, or `NONE`.

@@ -25,6 +25,7 @@ use crate::{
         generation::Generation,
         misuse::{Misuse, callback},
         off_loop::OffLoop,
+        registry::Clock,
         waker::WakerCell,
     },
     sys::process,
@@ -39,6 +40,8 @@ struct Frame {
 
 thread_local! {
     static CURRENT: Cell<*const Frame> = const { Cell::new(ptr::null()) };
+    /// When the outermost call that is under way was first asked for the time; 0 if it was not.
+    static BEGAN_NS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The instance whose code the loop is in, 0 for none; and a number that changes at each entry. Read by the watchdog.
@@ -67,6 +70,9 @@ fn enter_with<R>(
     hook: impl FnOnce() -> R,
 ) -> R {
     let frame = Frame { generation, polling, previous: CURRENT.get() };
+    if frame.previous.is_null() {
+        BEGAN_NS.set(0);
+    }
     CURRENT.set(&frame);
     let before = RUNNING.load(Ordering::Relaxed);
     RUNNING.store(generation.id, Ordering::Relaxed);
@@ -82,6 +88,17 @@ fn enter_with<R>(
     RUNNING.store(before, Ordering::Relaxed);
     CURRENT.set(frame.previous);
     answer
+}
+
+/// The time, to be told to what is called within the outermost call that is under way: the clock is looked at once for all of it.
+pub fn began_ns(clock: Clock) -> u64 {
+    if CURRENT.get().is_null() {
+        return clock.now_ns();
+    }
+    if BEGAN_NS.get() == 0 {
+        BEGAN_NS.set(clock.now_ns());
+    }
+    BEGAN_NS.get()
 }
 
 /// Whose code the loop is in (0: nobody's), and the number of the entry. Any thread may ask.

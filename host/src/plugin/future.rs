@@ -132,7 +132,7 @@ impl PluginFuture {
         let code = frame::enter_polling(&self.generation, cell, context.waker(), || {
             let context = task::Context {
                 waker: self.cell.as_ptr().cast(),
-                now_ns: self.generation.instance.registry.clock.now_ns(),
+                now_ns: frame::began_ns(self.generation.instance.registry.clock),
                 spare: [0; 2],
             };
             // SAFETY: The hooks are a static of the library, which stays mapped while its futures are in the list.

@@ -5,6 +5,7 @@
 
 pub mod beneath;
 pub mod blocking;
+pub mod clock;
 pub mod images;
 pub mod maps;
 pub mod memfd;

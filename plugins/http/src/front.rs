@@ -70,12 +70,13 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
         if place.keep_waker(context.waker()) {
             alarm.reset();
         }
+        let now = Instant::now();
         loop {
             match unsent.poll(watch, context) {
                 Poll::Ready(Ok(())) if is_hyper_next => return Poll::Ready(Next::Hyper),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Next::End(End::Abort)),
-                Poll::Pending => return wait(watch, alarm, context),
+                Poll::Pending => return wait(watch, alarm, now, context),
             }
             if watch.is_cold && watch.served_in_all() > served_at_first {
                 // What comes next brings the connection's next turn.
@@ -84,7 +85,7 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
                     return Poll::Ready(Next::End(End::Rest));
                 }
             }
-            match turn(watch, &mut unsent, context) {
+            match turn(watch, &mut unsent, now, context) {
                 Poll::Ready(Ok(Some(Served::All))) => {}
                 Poll::Ready(Ok(Some(Served::HyperIsNext))) => is_hyper_next = true,
                 Poll::Ready(Ok(Some(Served::Some))) => {
@@ -93,7 +94,7 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
                 }
                 // The client ends its half, or is gone: with nothing in flight that is all.
                 Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Next::End(End::Done)),
-                Poll::Pending => return wait(watch, alarm, context),
+                Poll::Pending => return wait(watch, alarm, now, context),
             }
         }
     })
@@ -101,8 +102,8 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
 }
 
 /// Has the alarm wake the task when the next deadline passes, if it has not.
-fn wait(watch: &Watch, alarm: &mut Alarm, context: &mut Context<'_>) -> Poll<Next> {
-    let end = match due(watch, alarm, Instant::now(), context) {
+fn wait(watch: &Watch, alarm: &mut Alarm, now: Instant, context: &mut Context<'_>) -> Poll<Next> {
+    let end = match due(watch, alarm, now, context) {
         None => return Poll::Pending,
         Some(Deadline::Rest) => End::Rest,
         Some(Deadline::Abort) => End::Abort,
@@ -116,6 +117,7 @@ fn wait(watch: &Watch, alarm: &mut Alarm, context: &mut Context<'_>) -> Poll<Nex
 fn turn(
     watch: &Rc<Watch>,
     unsent: &mut Unsent,
+    now: Instant,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Served>>> {
     let mut scratch = watch.server.scratch.borrow_mut();
@@ -129,12 +131,13 @@ fn turn(
     };
     let mut out = watch.server.out.borrow_mut();
     out.clear();
+    watch.server.date.borrow_mut().refresh(now);
     let (used, served) = answer_all(watch, &mut scratch[..count], &mut out, context);
     if used < count {
         watch.put_back(&scratch[used..count]);
     }
     if used > 0 {
-        watch.active_at.set(Instant::now());
+        watch.active_at.set(now);
     }
     drop(scratch);
     let begun = unsent.begin(watch, &out, context);

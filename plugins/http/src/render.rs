@@ -104,9 +104,7 @@ fn length(out: &mut Vec<u8>, length: usize) {
 }
 
 fn date(out: &mut Vec<u8>, server: &Server) {
-    let mut date = server.date.borrow_mut();
-    date.refresh();
-    field(out, b"date", &date.text);
+    field(out, b"date", &server.date.borrow().text);
 }
 
 /// The time as a header field has it, made anew once a second.
@@ -123,8 +121,9 @@ impl Date {
         date
     }
 
-    fn refresh(&mut self) {
-        if Instant::now() >= self.until {
+    /// Makes it anew if its second has passed.
+    pub(crate) fn refresh(&mut self, now: Instant) {
+        if now >= self.until {
             self.make();
         }
     }

@@ -23,7 +23,7 @@ use crate::{
     plugin::{
         body,
         callbacks::{answer, handle, text, with, with_waker},
-        exchange::{Exchange, Request, Start, target},
+        exchange::{Exchange, Request, Start, host},
         frame::{current, current_for_others},
         generation::{Generation, Phase},
         owned::Owned,
@@ -302,8 +302,7 @@ fn with_start(
     let path_sent = unsafe { head.path.get() }.unwrap_or_default();
     let Ok(path) = normal(path_sent) else { return code::INVALID };
     let head = RequestHead { path: Slice::new(path.as_bytes()), ..*head };
-    let (host, _) = target(&head);
-    begin(Start { head: &head, path: &path, path_sent, host, body, sink })
+    begin(Start { head: &head, path: &path, path_sent, host: host(&head), body, sink })
 }
 
 /// The path in normal form; `*`, which `OPTIONS` may ask for, stands for the root.
