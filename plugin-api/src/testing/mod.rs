@@ -67,7 +67,7 @@ use crate::{
 type Load = fn(&mut Registrar) -> Result<()>;
 
 /// A request as the test's own site sees it; see [`Host::answer`].
-type Site = Rc<dyn Fn(http::Request<Bytes>) -> http::Response<Bytes>>;
+type Site = Rc<dyn Fn(http::Request<Bytes>) -> OwnedResponse>;
 
 /// A parked session on its way to the next version: its connection, and its state's record.
 type SessionRecord = (Rc<world::Connection>, Vec<u8>);
@@ -286,6 +286,27 @@ impl Host {
 
     /// Answers the exchanges that a server of HTTP starts and that no route of the plugin itself wants.
     pub fn answer(&self, site: impl Fn(http::Request<Bytes>) -> http::Response<Bytes> + 'static) {
+        self.answer_unchecked(move |request| {
+            let (parts, body) = site(request).into_parts();
+            let fields = parts.headers.iter();
+            let fields =
+                fields.map(|(name, value)| (name.as_str().into(), value.as_bytes().to_vec()));
+            (parts.status.as_u16(), fields.collect(), body)
+        });
+    }
+
+    /// As [`answer`](Host::answer), for a site that is written in another language, say: its status and the names and values of its
+    /// fields go to the server as they are.
+    pub fn answer_unchecked(
+        &self,
+        site: impl Fn(http::Request<Bytes>) -> (u16, Vec<(Vec<u8>, Vec<u8>)>, Bytes) + 'static,
+    ) {
+        let site = move |request: http::Request<Bytes>| {
+            let (status, fields, body) = site(request);
+            let length = exchange::length_of(&body);
+            let body = RefCell::new(Source::Bytes(body.to_vec()));
+            OwnedResponse { status: status.into(), fields, length, body }
+        };
         *self.world.site.borrow_mut() = Some(Rc::new(site));
     }
 
@@ -596,6 +617,19 @@ impl TestConnection {
         }
     }
 
+    /// As [`read`](TestConnection::read), but no more than so many bytes: for a reader that is slow.
+    pub fn read_at_most(&mut self, bytes_max: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            self.world.run_ready();
+            let piece = self.end.input.read(bytes_max - bytes.len());
+            if piece.is_empty() {
+                return bytes;
+            }
+            bytes.extend(piece);
+        }
+    }
+
     /// `count` bytes, with the time moving on as needed.
     ///
     /// # Panics
@@ -690,17 +724,7 @@ fn site_response(world: &World, head: &OwnedHead) -> Option<OwnedResponse> {
     for (name, value) in &head.fields {
         request = request.header(&**name, &**value);
     }
-    let response = site(request.body(Bytes::new()).ok()?);
-    Some(OwnedResponse {
-        status: response.status().as_u16().into(),
-        fields: response
-            .headers()
-            .iter()
-            .map(|(name, value)| (name.as_str().into(), value.as_bytes().to_vec()))
-            .collect(),
-        length: response.body().len() as u64,
-        body: RefCell::new(Source::Bytes(response.body().to_vec())),
-    })
+    Some(site(request.body(Bytes::new()).ok()?))
 }
 
 unsafe extern "C" fn append(data: *mut c_void, frame: *const Frame) -> Code {

@@ -255,6 +255,11 @@ fn drain(
             watch.upload_open.set(false);
             return (None, true);
         };
+        if body.is_end_stream() {
+            // Once the response is out as well, hyper would not say so before the next request.
+            watch.upload_open.set(false);
+            return (None, true);
+        }
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         match bytes_left.checked_sub(length) {
             Some(rest) => bytes_left = rest,

@@ -7,7 +7,6 @@ use std::{
     future::Future,
     io,
     pin::{Pin, pin},
-    rc::Rc,
     task::{Context, Poll, Waker},
 };
 
@@ -31,18 +30,18 @@ const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
 /// What bodies are spoilt with.
 const BYTES: &[u8] = b"\r\n \t;:=\"\\0159afAFxg-+.\0\x7f\x80\xff";
 
-/// Numbers that look random (xorshift64*).
-struct Random(u64);
+/// Numbers that look random (xorshift64*), the same in each run; not from 0.
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % end as u64) as usize
     }
 
-    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
+    pub(crate) fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
         of[self.below(of.len())]
     }
 }
@@ -85,27 +84,34 @@ impl Write for Wire {
     }
 }
 
-/// The paths of the requests that hyper finds in `input`, each with its body, if it is good.
-fn requests(input: Vec<u8>, step: usize) -> Vec<(String, Option<Vec<u8>>)> {
-    let found = Rc::new(RefCell::new(Vec::new()));
-    let noting = found.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let found = noting.clone();
-        async move {
-            let path = request.uri().path().to_owned();
-            let body = collect(request.into_body()).await;
-            found.borrow_mut().push((path, body));
+/// What `read` makes of each request that hyper finds in `input`, which comes in steps.
+pub(crate) fn requests<T>(
+    input: Vec<u8>,
+    step: usize,
+    read: impl AsyncFn(Request<Incoming>) -> T,
+) -> Vec<T> {
+    let found = RefCell::new(Vec::new());
+    {
+        let (found, read) = (&found, &read);
+        let service = service_fn(move |request: Request<Incoming>| async move {
+            let it = read(request).await;
+            found.borrow_mut().push(it);
             Ok::<_, Infallible>(Response::new(Reply::Empty))
-        }
-    });
-    let connection = http1::Builder::new()
-        .half_close(true)
-        .serve_connection(Wire { input, at: 0, step }, service);
-    let mut connection = pin!(connection);
-    let mut context = Context::from_waker(Waker::noop());
-    let is_over = (0..100_000).any(|_| connection.as_mut().poll(&mut context).is_ready());
-    assert!(is_over, "the input ends, so the connection does");
-    found.take()
+        });
+        let connection = http1::Builder::new()
+            .half_close(true)
+            .serve_connection(Wire { input, at: 0, step }, service);
+        let mut connection = pin!(connection);
+        let mut context = Context::from_waker(Waker::noop());
+        let is_over = (0..100_000).any(|_| connection.as_mut().poll(&mut context).is_ready());
+        assert!(is_over, "the input ends, so the connection does");
+    }
+    found.into_inner()
+}
+
+/// The path of a request with its body, if that is good.
+async fn path_and_body(request: Request<Incoming>) -> (String, Option<Vec<u8>>) {
+    (request.uri().path().to_owned(), collect(request.into_body()).await)
 }
 
 async fn collect(mut body: Incoming) -> Option<Vec<u8>> {
@@ -154,7 +160,7 @@ fn good_bodies_are_good_to_both() {
     for _ in 0..2_000 {
         let (wire, data) = body(random);
         assert_eq!(end(&wire, 1 + random.below(50)), Some(wire.len()), "{}", wire.escape_ascii());
-        let found = requests([HEAD, &wire, NEXT].concat(), 1 + random.below(50));
+        let found = requests([HEAD, &wire, NEXT].concat(), 1 + random.below(50), path_and_body);
         let expected =
             [("/chunked".to_owned(), Some(data)), ("/next".to_owned(), Some(Vec::new()))];
         assert_eq!(found, expected, "{}", wire.escape_ascii());
@@ -184,7 +190,8 @@ fn what_is_let_through_ends_where_hyper_ends_it() {
         assert_eq!(whole, cut, "{}", wire.escape_ascii());
         let Some(end) = whole else { continue };
         accepted += 1;
-        let found = requests([HEAD, &wire[..end], NEXT].concat(), 1 + random.below(50));
+        let found =
+            requests([HEAD, &wire[..end], NEXT].concat(), 1 + random.below(50), path_and_body);
         let is_good = matches!(&found[..], [(_, Some(_)), (next, _)] if next == "/next");
         assert!(is_good, "{}: {found:?}", wire.escape_ascii());
     }

@@ -32,8 +32,10 @@ impl Read for Io {
             watch.read_blocked.set(false);
             return Poll::Pending;
         }
-        if watch.served.get() > 0 && watch.is_idle() && watch.is_caught_up() {
-            // What comes next is not hyper's, but the front's, or brings the connection's next turn.
+        let is_over = watch.served.get() > 0 && watch.is_idle() && watch.is_caught_up();
+        if is_over && !watch.server.is_draining() {
+            // What comes next is not hyper's, but the front's, or brings the connection's next turn. While the server drains, hyper
+            // stays, for the last request.
             watch.read_blocked.set(true);
             return Poll::Pending;
         }

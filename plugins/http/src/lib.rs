@@ -3,6 +3,8 @@
 //! It reads requests, has the host find who answers them, and writes the responses. It knows nothing of files, sites or
 //! routes. [`framing`] refuses what hyper would let pass; [`connection`] decides how long a connection lives.
 
+#[cfg(test)]
+mod agreement;
 mod alarm;
 mod chunked;
 mod config;

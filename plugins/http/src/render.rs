@@ -24,12 +24,19 @@ pub(crate) fn whole(
         return None;
     }
     let before = out.len();
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(body.len()).as_bytes();
     status_line(out, status);
     let mut has_date = false;
     for (name, value) in response.fields() {
         match name {
-            // It may name others that concern one hop only.
-            b"connection" => {
+            // The one may name others that concern one hop only; the other promises what not every response can have.
+            b"connection" | b"trailer" => {
+                out.truncate(before);
+                return None;
+            }
+            // The length that GET would have need not be that of this body, which is not sent.
+            b"content-length" if is_head && value != digits => {
                 out.truncate(before);
                 return None;
             }
@@ -41,11 +48,16 @@ pub(crate) fn whole(
                 has_date |= name == b"date";
                 field(out, name, value);
             }
+            // In lower case it may be any of the above.
+            _ if name.iter().any(u8::is_ascii_uppercase) => {
+                out.truncate(before);
+                return None;
+            }
             _ => {}
         }
     }
     if has_body {
-        length(out, body.len());
+        field(out, b"content-length", digits);
     }
     server.write_fields(out);
     if !has_date {

@@ -136,3 +136,111 @@ fn a_head_gets_its_time_and_no_more_however_it_dribbles() {
     assert!(connection.read().starts_with(b"HTTP/1.1 408 "));
     assert!(connection.is_ended());
 }
+
+#[test]
+fn a_plain_response_that_nobody_reads_is_given_up() {
+    let host = server("send_timeout = \"5 s\"");
+    let mut connection = crowded(&host, 100);
+    // It is one of several that are written together.
+    connection.send(get(1000).repeat(10));
+    host.advance(Duration::from_secs(4));
+    assert_eq!(connections(&host), 1, "it waits for the reader");
+    assert!(!connection.read_at_most(1000).is_empty());
+    host.advance(Duration::from_secs(4));
+    assert_eq!(connections(&host), 1, "the reader is slow, and not gone");
+    host.advance(Duration::from_secs(2));
+    assert_eq!(connections(&host), 0);
+    assert!(connection.is_reset(), "half a response is no response");
+}
+
+#[test]
+fn a_connection_that_had_plain_requests_only_is_idle_for_as_long_as_others() {
+    for park_after in ["250 ms", "100 s"] {
+        let host = server(&format!("idle_timeout = \"75 s\"\npark_after = \"{park_after}\""));
+        let mut connection = host.connect();
+        for _ in 0..3 {
+            connection.send(get(3));
+            assert!(connection.read().ends_with(b"\r\nxxx"));
+            host.advance(Duration::from_secs(74));
+            assert!(
+                !connection.is_closed(),
+                "{park_after}: the time begins anew with each request"
+            );
+        }
+        host.advance(Duration::from_secs(2));
+        assert!(connection.is_ended() && !connection.is_reset(), "{park_after}: in good order");
+        assert_eq!(connections(&host), 0);
+    }
+}
+
+#[test]
+fn a_connection_whose_response_ends_while_the_server_drains_gets_one_more_request() {
+    // Of the front, and of hyper.
+    for length in [50_000, 300_000] {
+        let host = server("");
+        let mut connection = crowded(&host, 100);
+        connection.send(get(length));
+        host.drain(Duration::from_secs(30));
+        let received = connection.read();
+        assert!(received.len() > length && received.ends_with(b"xxx"), "{length}: all of it");
+        assert!(!connection.is_ended(), "{length}: nobody has told the client of the end");
+        host.advance(Duration::from_millis(500));
+        connection.send(get(3));
+        let received = String::from_utf8(connection.read()).expect("text");
+        assert!(received.contains("connection: close") && received.ends_with("xxx"), "{received}");
+        assert!(connection.is_ended() && !connection.is_reset());
+    }
+}
+
+#[test]
+fn an_idle_connection_gets_one_more_request_when_the_server_drains() {
+    for is_asked in [true, false] {
+        let host = server("");
+        let mut connection = host.connect();
+        connection.send(get(3));
+        assert!(connection.read().ends_with(b"xxx"));
+        host.drain(Duration::from_secs(30));
+        host.advance(Duration::from_millis(900));
+        assert!(!connection.is_ended());
+        if is_asked {
+            connection.send(get(5));
+            let received = String::from_utf8(connection.read()).expect("text");
+            assert!(received.contains("connection: close") && received.ends_with("xxxxx"));
+        } else {
+            host.advance(Duration::from_millis(200));
+        }
+        assert!(connection.is_ended() && !connection.is_reset());
+    }
+}
+
+#[test]
+fn a_body_that_nobody_wanted_ends_with_its_last_byte() {
+    let host = server("body_timeout = \"30 s\"\nidle_timeout = \"75 s\"");
+    for (length, body) in
+        [("Content-Length: 6", "abcdef"), ("Transfer-Encoding: chunked", "1\r\na\r\n0\r\n\r\n")]
+    {
+        for cut in 0..=body.len() {
+            let mut connection = host.connect();
+            let head = get(3).replace("\r\n\r\n", &format!("\r\n{length}\r\n\r\n"));
+            connection.send(head + &body[..cut]);
+            assert!(connection.read().ends_with(b"\r\nxxx"), "{length}, cut at {cut}");
+            connection.send(&body[cut..]);
+            host.advance(Duration::from_secs(60));
+            assert!(!connection.is_closed(), "{length}, cut at {cut}: nobody waits for a body");
+            connection.send(get(4));
+            assert!(connection.read().ends_with(b"\r\nxxxx"), "{length}, cut at {cut}");
+            connection.shutdown();
+            assert!(connection.is_ended() && !connection.is_reset(), "{length}, cut at {cut}");
+        }
+        for cut in 0..body.len() {
+            let mut connection = host.connect();
+            let head = get(3).replace("\r\n\r\n", &format!("\r\n{length}\r\n\r\n"));
+            connection.send(head + &body[..cut]);
+            connection.send(&body[cut..]);
+            assert!(connection.read().ends_with(b"\r\nxxx"), "{length}, cut at {cut}");
+            connection.shutdown();
+            assert!(connection.is_ended(), "{length}, cut at {cut}: nothing more can come");
+        }
+    }
+    assert_eq!(connections(&host), 0);
+}

@@ -42,7 +42,8 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = Pin::new(&mut *body).poll_frame(context);
-        let left = body.size_hint().lower();
+        // Where the response is out already, hyper does not end a body of a known length before the next request.
+        let (left, is_over) = (body.size_hint().lower(), body.is_end_stream());
         self.watch.upload_left.set(left);
         // This first pull is what makes hyper send the 100.
         self.watch.continue_due.set(false);
@@ -50,7 +51,7 @@ impl Body for Upload {
             // The end of the input is all that hyper finds first.
             self.watch.refuse_body(Refusal::BodyCut);
         }
-        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+        if is_over || matches!(frame, Poll::Ready(None | Some(Err(_)))) {
             self.body = None;
             self.watch.upload_open.set(false);
         }
