@@ -60,6 +60,23 @@ pub(crate) enum Progress {
 type Parsed<T> = Result<Option<T>, String>;
 
 impl Response {
+    /// Reads one response from the beginning of `bytes`, an interim one too, and says how long it is; `None` if it is not whole.
+    /// `has_ended` tells that no more will come, `is_head` that the request was HEAD.
+    ///
+    /// # Errors
+    ///
+    /// When it breaks a rule of RFC 9112, or the end comes too early.
+    pub fn parse(
+        bytes: &[u8],
+        has_ended: bool,
+        is_head: bool,
+    ) -> Result<Option<(Self, usize)>, Broken> {
+        Ok(match parse(bytes, has_ended, is_head)? {
+            Progress::Whole { response, length } => Some((response, length)),
+            Progress::WantsMore => None,
+        })
+    }
+
     /// The value of a header field that may occur once at most.
     ///
     /// # Panics
