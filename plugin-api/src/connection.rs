@@ -355,7 +355,8 @@ impl Connection {
         poll_count(code).map_ok(|count| count.min(length))
     }
 
-    fn poll_send_file(
+    /// Sends some of a file as [`send_file`](Connection::send_file) does, and says how many bytes; 0 if the file ends at `offset`.
+    pub fn poll_send_file(
         &mut self,
         context: &mut Context<'_>,
         file: &File,

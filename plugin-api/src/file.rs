@@ -14,7 +14,7 @@ use std::{
 
 use medusa_abi::{
     code,
-    data::Slice,
+    data::{Handle, Slice},
     file::{
         FileInfo as AbiInfo, KIND_DIRECTORY, KIND_FILE, KIND_SYMLINK, OPEN_CREATE, OPEN_DIRECTORY,
         OPEN_EXCLUSIVE, OPEN_NO_SYMLINKS, OPEN_READ, OPEN_TRUNCATE, OPEN_WRITE, OpenSpec,
@@ -179,6 +179,16 @@ impl File {
         self.info
     }
 
+    /// A file by a handle that the host gave.
+    ///
+    /// # Errors
+    /// As [`File::refresh_info`]; it is dropped then.
+    pub(crate) fn taken(handle: Handle) -> io::Result<File> {
+        let mut file = File { handle: Owned::new(handle), info: FileInfo(AbiInfo::default()) };
+        file.refresh_info()?;
+        Ok(file)
+    }
+
     /// What is known of it now.
     ///
     /// # Errors
@@ -269,7 +279,8 @@ impl File {
         .map(drop)
     }
 
-    pub(crate) fn poll_read_at(
+    /// As [`read_at`](File::read_at).
+    pub fn poll_read_at(
         &mut self,
         context: &mut Context<'_>,
         offset: u64,

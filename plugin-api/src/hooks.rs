@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     heap::Heap,
     host::{self, bytes_of, fail, write_sink},
-    http::clear_streams,
+    http::{clear_permits, clear_streams},
     late, log, panic,
     plugin::{Exclusive, Step, plugin},
     registrar::Registrar,
@@ -197,6 +197,7 @@ unsafe extern "C" fn stop() -> Code {
         plugin()?.stop();
         late::drop_now();
         clear_streams();
+        clear_permits();
         Ok(())
     });
     catch(panic::uninstall);

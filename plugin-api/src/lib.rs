@@ -118,7 +118,7 @@ pub use self::{
     error::{Error, Result},
     file::{Dir, DirEntry, File, FileInfo, OpenOptions, Root},
     host::{instance_name, post},
-    http::{Body, Limited, Next, Outcome, Record, Request, Response, ResponseExt, Route},
+    http::{Body, Limited, Next, Outcome, Permit, Record, Request, Response, ResponseExt, Route},
     job::{StopSignal, ThreadHandle, blocking, thread},
     metric::{Counter, Gauge},
     net::{Listener, connect, connect_from, resolve},

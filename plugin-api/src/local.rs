@@ -116,6 +116,13 @@ impl<T> Resident<T> {
         Some(Resident { key: slab.get()?.insert(value), slab })
     }
 
+    /// Takes the value out; `None` off the loop's thread, where it is dropped later.
+    pub(crate) fn into_inner(self) -> Option<T> {
+        self.slab.get()?;
+        let this = std::mem::ManuallyDrop::new(self);
+        this.slab.get()?.remove(this.key)
+    }
+
     /// Uses the value; `None` off the loop's thread, from inside another use, and after a use that panicked.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let slab = self.slab.get()?;

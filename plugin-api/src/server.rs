@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    cell::RefCell,
     ffi::c_void,
     net::SocketAddr,
     pin::Pin,
@@ -28,10 +29,11 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 use medusa_abi::{
     code::{self, Code},
-    data::{Handle, Slice},
+    data::{Handle, NO_HANDLE, Slice},
     http::{
-        BODY_BYTES, BODY_EMPTY, BodySource, ENDED_ABORTED, ENDED_COMPLETE, ENDED_FAILED,
-        ExchangeRecord, Field, HeadSink, LENGTH_UNKNOWN, RequestHead, ResponseHead,
+        BODY_BYTES, BODY_EMPTY, BODY_FILE, BodySource, ENDED_ABORTED, ENDED_COMPLETE, ENDED_FAILED,
+        ExchangeRecord, Field, HeadSink, LENGTH_UNKNOWN, REQUEST_TAKES_FILES, RequestHead,
+        ResponseHead,
     },
     net::SocketAddress,
 };
@@ -42,6 +44,7 @@ use crate::{
     catch::guard,
     connection::Connection,
     error::{Error, Result, io_error},
+    file::File,
     handle::Owned,
     host::{bytes_of, host},
     http::{Body, fields},
@@ -51,6 +54,9 @@ use crate::{
 };
 
 pub use crate::session::Rest;
+
+/// A permit that depends on more fields than this is not made use of.
+const DEPENDENCIES_MAX: usize = 32;
 
 /// Serves connections by sessions, as [`Registrar::session`](crate::Registrar::session) does, with turns that own their connection
 /// while they last: a server keeps it in more than one place.
@@ -249,13 +255,23 @@ where
 }
 
 /// A response that came whole with its head, lent by the host until it is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Whole<'a> {
     /// From 100 to 999.
     pub status: StatusCode,
     /// All of the body.
-    pub body: &'a [u8],
+    pub body: WholeBody<'a>,
     fields: &'a [Field],
+    reuse: RefCell<Option<Reuse>>,
+}
+
+/// The body of a [`Whole`].
+#[derive(Clone, Copy, Debug)]
+pub enum WholeBody<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// So many bytes of a file, which [`Begun::File`] gives.
+    File(u64),
 }
 
 impl<'a> Whole<'a> {
@@ -264,6 +280,50 @@ impl<'a> Whole<'a> {
         // SAFETY: A `Whole` is only made inside of a sink, lives no longer than its call, and so do the fields.
         self.fields.iter().map(|field| unsafe { fields::pair(field) })
     }
+
+    /// Leave to give the response again, if it came with any and was not taken before.
+    #[must_use]
+    pub fn take_reuse(&self) -> Option<Reuse> {
+        self.reuse.take()
+    }
+}
+
+impl WholeBody<'_> {
+    /// How many bytes they are.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match self {
+            WholeBody::Bytes(bytes) => bytes.len() as u64,
+            WholeBody::File(length) => *length,
+        }
+    }
+}
+
+/// A permit, as a server has it: leave to give a response again without an exchange. Its requests are counted by the host all the same.
+#[derive(Debug)]
+pub struct Reuse {
+    handle: Owned,
+    depends_on: Vec<Box<[u8]>>,
+}
+
+impl Reuse {
+    /// The names of the request's fields that the response depends on, in lower case.
+    pub fn depends_on(&self) -> impl Iterator<Item = &[u8]> {
+        self.depends_on.iter().map(|name| &**name)
+    }
+
+    /// Asks whether the response may be given once more. `None` if not, and then never again; else whether somebody wants to hear of it,
+    /// by [`Report::send_for`].
+    #[must_use]
+    pub fn use_once(&self) -> Option<bool> {
+        let host = host();
+        // SAFETY: Numbers only.
+        match unsafe { (host.http.permit_use)(host.instance, self.handle.get()) } {
+            code::READY => Some(false),
+            1.. => Some(true),
+            _ => None,
+        }
+    }
 }
 
 /// An exchange that was begun by [`start_whole`].
@@ -271,13 +331,42 @@ impl<'a> Whole<'a> {
 pub enum Begun {
     /// The response was written, and the exchange has ended.
     Written,
+    /// Its head was written; the body is to be sent out of a file.
+    File(FileToSend),
     /// The response is another, or is yet to come.
     Started(Box<Started>),
 }
 
+/// A body that is a range of a file, for [`Connection::poll_send_file`].
+#[derive(Debug)]
+pub struct FileToSend {
+    /// The file.
+    pub file: File,
+    /// Where in it the body begins.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u64,
+    /// To be ended once it is sent, or could not be.
+    pub exchange: Sending,
+}
+
+/// An exchange whose response is being sent. Dropped, it counts as aborted.
+#[derive(Debug)]
+pub struct Sending {
+    exchange: Owned,
+    status: u16,
+}
+
+impl Sending {
+    /// Tells the observers how it ended, and after how many bytes of the body.
+    pub fn end(self, ended: Ended, bytes: u64) {
+        end_exchange(self.exchange.into_raw(), self.status, ended, bytes);
+    }
+}
+
 /// Starts an exchange for a request without a body, as [`start`] does. A response that comes at once and whole is lent to `write`,
-/// which answers how many bytes of its body will be sent, or `None` to have the response copied instead. Nothing is allocated for one
-/// that is written.
+/// which answers how many bytes of its body it has written, or `None` to have the response copied instead; of a file's it writes none.
+/// Nothing is allocated for one that is written.
 ///
 /// # Errors
 /// When nobody answers it; the reason says which status is fit.
@@ -291,8 +380,9 @@ where
 {
     let fields: fields::FieldList =
         head.fields.by_ref().map(|(name, value)| fields::field(name, value)).collect();
-    let abi_head = abi_head(&head, &fields, 0);
-    let mut taking = Taking { write: Some(&mut write), written: None, taken: None };
+    let mut abi_head = abi_head(&head, &fields, 0);
+    abi_head.flags = REQUEST_TAKES_FILES;
+    let mut taking = Taking { write: Some(&mut write), ..Taking::default() };
     let host = host();
     // SAFETY: The head and all that it points at live during the call, and so does the sink's data.
     let code = unsafe {
@@ -305,8 +395,12 @@ where
     }
     let exchange = code as Handle;
     if let Some((status, bytes)) = taking.written {
-        end_exchange(exchange, status, Ended::Complete, bytes);
-        return Ok(Begun::Written);
+        let Some((file, offset, length)) = taking.file else {
+            end_exchange(exchange, status, Ended::Complete, bytes);
+            return Ok(Begun::Written);
+        };
+        let exchange = Sending { exchange: Owned::new(exchange), status };
+        return Ok(Begun::File(FileToSend { file, offset, length, exchange }));
     }
     let exchange = Owned::new(exchange);
     Ok(Begun::Started(Box::new(match taking.taken {
@@ -345,8 +439,16 @@ impl Future for Waiting {
 pub struct Report<'a> {
     /// As far as they could be read; empty if not.
     pub method: &'a str,
-    /// As above.
+    /// Host and port as the client wrote them.
+    pub authority: Option<&'a str>,
+    /// As far as it could be read; empty if not.
     pub path: &'a str,
+    /// What follows the `?`.
+    pub query: Option<&'a str>,
+    /// The values of `referer` and `user-agent`.
+    pub referer: Option<&'a [u8]>,
+    /// As above.
+    pub user_agent: Option<&'a [u8]>,
     /// The client's address.
     pub remote: Option<SocketAddr>,
     /// What was answered; 0 for nothing.
@@ -367,13 +469,32 @@ impl Report<'_> {
     /// # Errors
     /// Off the loop's thread.
     pub fn send(&self) -> Result<()> {
-        let record = ExchangeRecord {
+        let (host, record) = (host(), self.record());
+        // SAFETY: The record and all that it points at are borrowed for the call.
+        let code = unsafe { (host.http.exchange_report)(host.instance, &record) };
+        Error::check(code, "cannot report the request").map(drop)
+    }
+
+    /// Tells them of a response that was given again, by leave of its handler.
+    ///
+    /// # Errors
+    /// As [`Report::send`].
+    pub fn send_for(&self, reuse: &Reuse) -> Result<()> {
+        let (host, record) = (host(), self.record());
+        // SAFETY: As in `send`.
+        let code = unsafe { (host.http.permit_report)(host.instance, reuse.handle.get(), &record) };
+        Error::check(code, "cannot report the request").map(drop)
+    }
+
+    fn record(&self) -> ExchangeRecord {
+        let optional = |bytes: Option<&[u8]>| bytes.map_or(Slice::NONE, Slice::new);
+        ExchangeRecord {
             method: Slice::new(self.method.as_bytes()),
-            authority: Slice::NONE,
+            authority: optional(self.authority.map(str::as_bytes)),
             path: Slice::new(self.path.as_bytes()),
-            query: Slice::NONE,
-            referer: Slice::NONE,
-            user_agent: Slice::NONE,
+            query: optional(self.query.map(str::as_bytes)),
+            referer: optional(self.referer),
+            user_agent: optional(self.user_agent),
             handler: Slice::NONE,
             remote: self.remote.map_or(SocketAddress::NONE, address::to_abi),
             status: self.status.into(),
@@ -385,11 +506,7 @@ impl Report<'_> {
             ended_ns: crate::Instant::now().as_ns(),
             connection: self.connection,
             spare: [0; 4],
-        };
-        let host = host();
-        // SAFETY: The record and all that it points at are borrowed for the call.
-        let code = unsafe { (host.http.exchange_report)(host.instance, &record) };
-        Error::check(code, "cannot report the request").map(drop)
+        }
     }
 }
 
@@ -464,6 +581,8 @@ enum TakenBody {
     Whole(Bytes),
     /// To be pulled; the length as the ABI has it.
     Pulled(u64),
+    /// A range of a file: offset and length.
+    File(File, u64, u64),
 }
 
 impl Taken {
@@ -473,6 +592,9 @@ impl Taken {
             TakenBody::Whole(bytes) if bytes.is_empty() => (Body::empty(), Ended::Complete),
             TakenBody::Whole(bytes) => (Body::full(bytes), Ended::Aborted),
             TakenBody::Pulled(length) => (Body::of_lent_exchange(exchange, length), Ended::Aborted),
+            TakenBody::File(file, offset, length) => {
+                (Body::file(file, offset, length), Ended::Aborted)
+            }
         };
         let body = ServerBody {
             body,
@@ -577,6 +699,8 @@ struct Taking<'a> {
     write: Option<&'a mut WriteWhole<'a>>,
     /// It was written: its status, and how many bytes of its body will be sent.
     written: Option<(u16, u64)>,
+    /// The file that goes with what was written, with the range of it.
+    file: Option<(File, u64, u64)>,
     taken: Option<Taken>,
 }
 
@@ -585,6 +709,26 @@ impl Taking<'_> {
     fn sink(&mut self) -> HeadSink {
         HeadSink { data: (&raw mut *self).cast(), head: take_head }
     }
+}
+
+/// The permit that came with a response.
+///
+/// # Safety
+/// The head must be the argument of the running call.
+unsafe fn reuse(head: &ResponseHead) -> Option<Reuse> {
+    let handle = Some(head.permit_handle).filter(|handle| *handle != NO_HANDLE).map(Owned::new)?;
+    // SAFETY: The caller's promise.
+    let permit = unsafe { head.permit.as_ref() }?;
+    let is_list = !permit.fields.is_null() && permit.field_count <= DEPENDENCIES_MAX;
+    let names: &[Slice] = match permit.field_count {
+        0 => &[],
+        // SAFETY: Not null, and the caller's promise.
+        count if is_list => unsafe { std::slice::from_raw_parts(permit.fields, count) },
+        _ => return None,
+    };
+    // SAFETY: As above.
+    let depends_on = names.iter().map(|name| unsafe { bytes_of(*name) }.into()).collect();
+    Some(Reuse { handle, depends_on })
 }
 
 unsafe extern "C" fn take_head(data: *mut c_void, head: *const ResponseHead) -> Code {
@@ -599,23 +743,37 @@ unsafe extern "C" fn take_head(data: *mut c_void, head: *const ResponseHead) -> 
         };
         // SAFETY: As above.
         let fields = unsafe { fields::list(head.fields, head.field_count) };
+        // SAFETY: As above.
+        let reuse = RefCell::new(unsafe { reuse(head) });
+        let file = if head.body == BODY_FILE {
+            match File::taken(head.file) {
+                Ok(file) => Some((file, head.offset, head.length)),
+                Err(_) => return code::FAILED,
+            }
+        } else {
+            None
+        };
         let whole = match head.body {
-            BODY_EMPTY => Some(&b""[..]),
+            BODY_EMPTY => Some(WholeBody::Bytes(b"")),
             // SAFETY: As above.
-            BODY_BYTES => Some(unsafe { bytes_of(head.bytes) }),
+            BODY_BYTES => Some(WholeBody::Bytes(unsafe { bytes_of(head.bytes) })),
+            BODY_FILE => Some(WholeBody::File(head.length)),
             _ => None,
         };
         if let (Some(body), Some(write)) = (whole, &mut taking.write)
-            && let Some(bytes) = write(&Whole { status, body, fields })
+            && let Some(bytes) = write(&Whole { status, body, fields, reuse })
         {
             taking.written = Some((status.as_u16(), bytes));
+            taking.file = file;
             return code::READY;
         }
         // SAFETY: As above.
         let headers = unsafe { fields::copy(fields) };
-        let body = whole.map_or(TakenBody::Pulled(head.length), |bytes| {
-            TakenBody::Whole(Bytes::copy_from_slice(bytes))
-        });
+        let body = match (whole, file) {
+            (Some(WholeBody::Bytes(bytes)), _) => TakenBody::Whole(Bytes::copy_from_slice(bytes)),
+            (_, Some((file, offset, length))) => TakenBody::File(file, offset, length),
+            _ => TakenBody::Pulled(head.length),
+        };
         taking.taken = Some(Taken { status, headers, body });
         code::READY
     })

@@ -24,6 +24,7 @@ path = "/"
 [plugin.config]
 root = "site"
 cache_control = "max-age=60"
+check_every = "0 s"
 
 [[plugin]]
 name = "listed"

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 /// A server with these settings, and a file that no socket's buffers hold.
 fn server(settings: &str) -> Server {
     let site = "[[plugin]]\nname = \"site\"\nlibrary = \"http-files\"\nattach = \"web\"\npath = \"/\"\n\
-                [plugin.config]\nroot = \"site\"\n";
+                [plugin.config]\nroot = \"site\"\ncheck_every = \"0 s\"\n";
     let web = "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n[plugin.config]\n";
     Folder::new()
         .with("site/small", "small\n")

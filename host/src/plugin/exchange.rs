@@ -16,7 +16,8 @@ use medusa_abi::{
     data::{Handle, NO_HANDLE, Slice},
     http::{
         BODY_BYTES, BODY_EMPTY, BODY_EXCHANGE, BODY_FILE, BODY_SOURCE, BodySource, ENDED_ABORTED,
-        ExchangeRecord, Field, FrameSink, HeadSink, LENGTH_UNKNOWN, RequestHead, ResponseHead,
+        ExchangeRecord, Field, FrameSink, HeadSink, LENGTH_UNKNOWN, Permit as AbiPermit,
+        REQUEST_TAKES_FILES, RequestHead, ResponseHead,
     },
     task::Task,
 };
@@ -32,6 +33,7 @@ use crate::{
         generation::{Generation, InFlight},
         head::OwnedHead,
         owned::Owned,
+        permit::{Given, Permit},
         route::{Matches, Route, Site},
     },
 };
@@ -63,8 +65,10 @@ pub struct Exchange {
     sink: Cell<Option<HeadSink>>,
     status: Cell<u32>,
     response: RefCell<ResponseBody>,
-    /// Leave to give the same answer again. No server is given it yet; it is the host's to drop.
-    permit: RefCell<Option<Owned>>,
+    /// The server sends files itself.
+    takes_files: bool,
+    /// The head that was asked with, its path in normal form, during the call that starts it; else null.
+    asked_with: Cell<*const RequestHead>,
     started_ns: u64,
     ended: Cell<bool>,
     /// What observers are told at its end, if there are any; a filter's own calls tell nobody.
@@ -193,7 +197,8 @@ impl Exchange {
             sink: Cell::new(None),
             status: Cell::new(0),
             response: RefCell::new(ResponseBody::Empty),
-            permit: RefCell::default(),
+            takes_files: start.head.flags & REQUEST_TAKES_FILES != 0,
+            asked_with: Cell::new(std::ptr::null()),
             started_ns: frame::began_ns(asking.instance.registry.clock),
             ended: Cell::new(false),
             observed,
@@ -273,8 +278,6 @@ impl Exchange {
             body.end(code::GONE);
         }
         self.put_back(response);
-        let permit = self.permit.take();
-        drop(permit);
         if let Some(asker) = self.asker.take() {
             asker.wake();
         }
@@ -314,7 +317,9 @@ impl Exchange {
 
     fn drive(self: &Rc<Self>, head: Option<&RequestHead>, sink: HeadSink, waker: &Waker) -> Code {
         self.sink.set(Some(sink));
+        self.asked_with.set(head.map_or(std::ptr::null(), std::ptr::from_ref));
         let code = self.step(head, waker);
+        self.asked_with.set(std::ptr::null());
         self.sink.set(None);
         code
     }
@@ -449,6 +454,15 @@ impl Exchange {
             Ok(taken) => taken,
             Err(code) => return code,
         };
+        let (response, file) = match response {
+            ResponseBody::File { file, offset, .. } if self.takes_files => {
+                match self.asking.handles.insert(file, u64::MAX) {
+                    Ok(handle) => (ResponseBody::Empty, Some((handle, offset))),
+                    Err(code) => return code,
+                }
+            }
+            response => (response, None),
+        };
         let is_pulled = !matches!(response, ResponseBody::Empty);
         self.response.replace(response);
         self.status.set(head.status);
@@ -462,26 +476,55 @@ impl Exchange {
             given.body = if is_pulled { BODY_SOURCE } else { BODY_EMPTY };
         }
         (given.source, given.file, given.exchange) = (BodySource::NONE, NO_HANDLE, NO_HANDLE);
-        (given.permit, given.permit_handle) = (std::ptr::null(), NO_HANDLE);
+        if let Some((handle, offset)) = file {
+            (given.body, given.file, given.offset) = (BODY_FILE, handle, offset);
+        }
+        // SAFETY: The permit is valid for the call, says the ABI.
+        let asked_for = unsafe { head.permit.as_ref() };
+        let permit = asked_for.and_then(|permit| self.permit(from, permit));
+        (given.permit, given.permit_handle) = match &permit {
+            Some((_, handle)) => (head.permit, *handle),
+            None => (std::ptr::null(), NO_HANDLE),
+        };
         // SAFETY: The sink is valid during the call of the asking side that is under way; the head is borrowed.
         let code = frame::enter(&self.asking, || unsafe { (sink.head)(sink.data, &given) });
         if code >= 0 {
-            // SAFETY: The permit is valid for the call, says the ABI, and its hooks are statics of the library.
-            let permit = unsafe {
-                head.permit.as_ref().and_then(|permit| Some((permit, permit.hooks.get()?)))
-            };
-            if let Some((permit, hooks)) = permit {
-                *self.permit.borrow_mut() = Some(Owned::new(from, permit.data, hooks.drop));
+            if permit.is_none() {
+                drop(asked_for.and_then(|asked_for| unused(from, asked_for)));
             }
             return code::READY;
         }
-        // The call does not succeed, so the body is the answering side's still.
+        // The call does not succeed, so the body and the permit are the answering side's still.
+        if let Some((permit, handle)) = permit {
+            permit.disown();
+            let _ = self.asking.handles.remove(handle);
+        }
+        if let Some((handle, _)) = file {
+            let _ = self.asking.handles.remove(handle);
+        }
         match self.response.replace(ResponseBody::Empty) {
             ResponseBody::Plugin(body) => body.disown(),
             ResponseBody::Exchange(inner) => inner.cancel(),
             _ => {}
         }
         code
+    }
+
+    /// Gives the server a permit, if nobody but its giver would have had a say in the answer.
+    fn permit(&self, from: &Rc<Generation>, permit: &AbiPermit) -> Option<(Rc<Permit>, Handle)> {
+        let is_first = self.at.get() == 1 && self.chain.filter_count == 0 && self.passed.is_none();
+        // SAFETY: It is set during the call only that lends it, which is under way.
+        let head = unsafe { self.asked_with.get().as_ref() }.filter(|_| is_first)?;
+        let (host, path) = target(head);
+        let given = Given { site: &self.site, route: &self.chain.routes[0].handler, host, path };
+        let permit = Permit::new(from, permit, &given)?;
+        match self.asking.handles.insert(permit.clone(), u64::MAX) {
+            Ok(handle) => Some((permit, handle)),
+            Err(_) => {
+                permit.disown();
+                None
+            }
+        }
     }
 
     fn take_body(
@@ -644,6 +687,13 @@ fn field(head: &RequestHead, name: &[u8]) -> Slice {
         .iter()
         .find(|field| unsafe { field.name.get() }.is_some_and(|it| it.eq_ignore_ascii_case(name)));
     found.map_or(Slice::NONE, |field| field.value)
+}
+
+/// A permit that no server can use: its object passes to the host all the same.
+fn unused(from: &Rc<Generation>, permit: &AbiPermit) -> Option<Owned> {
+    // SAFETY: Hooks are statics of the library, which is mapped.
+    let hooks = unsafe { permit.hooks.get() }?;
+    Some(Owned::new(from, permit.data, hooks.drop))
 }
 
 fn has_sound_fields(head: &ResponseHead) -> bool {

@@ -4,7 +4,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
 };
 
@@ -31,6 +31,7 @@ use crate::{
         manifest::{Capability, Manifest},
         off_loop::OffLoop,
         offer::{CommandEntry, Metric, ResponderEntry},
+        permit::Permit,
         route::{ObserverEntry, Route},
         serve::Service,
         sink,
@@ -85,6 +86,8 @@ pub struct Generation {
     pub commands: RefCell<Vec<Rc<CommandEntry>>>,
     /// Its metrics, whose words the plugin may write to until it is unmapped.
     pub metrics: RefCell<Vec<Rc<Metric>>>,
+    /// What it has given leave to answer again.
+    pub permits: RefCell<Vec<Weak<Permit>>>,
     in_flight: Cell<u32>,
     requests: Cell<u64>,
     idle: Notify,
@@ -167,6 +170,7 @@ impl Generation {
             responders: RefCell::default(),
             commands: RefCell::default(),
             metrics: RefCell::default(),
+            permits: RefCell::default(),
             in_flight: Cell::new(0),
             requests: Cell::new(0),
             idle: Notify::new(),

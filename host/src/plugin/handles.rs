@@ -27,6 +27,7 @@ use crate::{
         misuse::Misuse,
         off_loop::OffLoop,
         offer::{Call, CommandEntry, IncomingCall, Metric, ResponderEntry},
+        permit::Permit,
         route::{ObserverEntry, Route},
         serve::Service,
         work::{Job, PluginThread, Timer},
@@ -89,6 +90,7 @@ resources! {
     IncomingCall(IncomingCall),
     Exchange(Exchange),
     Request(Request),
+    Permit(Permit),
 }
 
 /// A type that handles can stand for.

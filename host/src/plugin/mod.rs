@@ -20,6 +20,7 @@ pub mod misuse;
 pub mod off_loop;
 pub mod offer;
 pub mod owned;
+pub mod permit;
 pub mod pool;
 pub mod quarantine;
 pub mod registry;

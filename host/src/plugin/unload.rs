@@ -1,6 +1,11 @@
 //! Unloading: drain, cut, clean every thread, unmap, and look whether it is gone.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, oneshot},
@@ -168,6 +173,8 @@ fn cut(generation: &Rc<Generation>) {
     let threads = generation.threads.borrow().clone();
     threads.iter().for_each(|thread| thread.stop());
     generation.cut();
+    let permits = generation.permits.take();
+    permits.iter().filter_map(Weak::upgrade).for_each(|permit| permit.revoke());
     for (_, request) in generation.handles.all::<Request>() {
         request.abandon();
     }

@@ -24,6 +24,7 @@ use crate::{
         Body, Request, Response, Route,
         body::Inner,
         fields::{self, FieldList},
+        permit,
         response::is_pass,
     },
     register::Registration,
@@ -67,7 +68,8 @@ where
 }
 
 /// Answers `exchange`. A whole body goes with the head, in one call.
-pub(crate) fn respond(exchange: Handle, response: Response) -> Code {
+pub(crate) fn respond(exchange: Handle, mut response: Response) -> Code {
+    let permit = permit::detach(&mut response);
     let (parts, body) = response.into_parts();
     let fields: FieldList = fields::lend(&parts.headers);
     let mut head = ResponseHead {
@@ -85,10 +87,19 @@ pub(crate) fn respond(exchange: Handle, response: Response) -> Code {
         permit_handle: 0,
         spare: [0; 4],
     };
+    let names = permit.as_deref().map(permit::names).unwrap_or_default();
+    let permit = permit.map(|permit| permit::lend(permit, &names));
+    if let Some(permit) = &permit {
+        head.permit = permit;
+    }
     let host = host();
     let send = |head: &ResponseHead| {
         // SAFETY: All that the head points at is alive during the call.
-        unsafe { (host.http.exchange_respond)(host.instance, exchange, head) }
+        let code = unsafe { (host.http.exchange_respond)(host.instance, exchange, head) };
+        if let Some(permit) = permit.as_ref().filter(|_| code < 0) {
+            permit::drop_lent(permit);
+        }
+        code
     };
     let length = body.length().unwrap_or(LENGTH_UNKNOWN);
     match body.into_inner() {

@@ -6,6 +6,7 @@ mod filter;
 pub(crate) mod handler;
 mod limited;
 mod observer;
+mod permit;
 mod pulled;
 pub(crate) mod request;
 mod response;
@@ -18,9 +19,12 @@ pub use self::{
     filter::Next,
     limited::Limited,
     observer::{Outcome, Record},
+    permit::Permit,
     request::Request,
     response::{Response, ResponseExt},
     route::Route,
 };
 pub(crate) use self::{filter::add_filter, observer::add_observer};
-pub(crate) use self::{handler::add_handler, stream::clear_streams, tower::add_service};
+pub(crate) use self::{
+    handler::add_handler, permit::clear_permits, stream::clear_streams, tower::add_service,
+};

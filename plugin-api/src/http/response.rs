@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
     error::{Error, Result},
-    http::Body,
+    http::{Body, Permit, permit},
 };
 
 /// A response: the `http` crate's over a streaming [`Body`]. [`ResponseExt`] has the short ways to make one.
@@ -41,6 +41,10 @@ pub trait ResponseExt: Sized {
     /// The same response with the status `status`.
     #[must_use]
     fn with_status(self, status: StatusCode) -> Self;
+
+    /// The same response, which may be given again as `permit` says. A body that is a stream makes it be of no use.
+    #[must_use]
+    fn reusable(self, permit: Permit) -> Self;
 
     /// The same response with one header field, in place of any of that name.
     ///
@@ -99,6 +103,11 @@ impl ResponseExt for Response {
 
     fn with_status(mut self, status: StatusCode) -> Self {
         *self.status_mut() = status;
+        self
+    }
+
+    fn reusable(mut self, permit: Permit) -> Self {
+        permit::attach(&mut self, permit);
         self
     }
 

@@ -509,6 +509,14 @@ unsafe extern "C" fn exchange_respond(
         let response =
             OwnedResponse { status: head.status, fields, body: body.into(), length: head.length };
         *exchange.response.borrow_mut() = Some(Rc::new(response));
+        // SAFETY: See above. The permit passes with the call, and no use is made of it here.
+        if let Some(permit) = unsafe { head.permit.as_ref() } {
+            // SAFETY: The hooks are a static of the plugin.
+            if let Some(hooks) = unsafe { permit.hooks.get() } {
+                // SAFETY: The data is the permit's, and given back once.
+                unsafe { (hooks.drop)(permit.data) };
+            }
+        }
         wake_slot(&exchange.waker);
         code::READY
     })

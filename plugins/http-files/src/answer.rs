@@ -1,18 +1,24 @@
 //! From a request to a response.
 
 use std::{
+    future::Future,
     io::{self, ErrorKind},
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
     time::SystemTime,
 };
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use medusa_plugin_api::{Body, Error, File, Request, Response, ResponseExt, Result, build_id};
+use medusa_plugin_api::{
+    Body, Error, File, FileInfo, Permit, Request, Response, ResponseExt, Result, build_id,
+};
 
 use crate::{
     conditional::{self, Outcome, Validators},
     etag, multipart, page,
     parts::Parts,
-    path::{self, NoTarget},
+    path::{self, NoTarget, Target},
     range::{self, Selection},
     site::{Found, Site},
 };
@@ -24,11 +30,11 @@ const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const BUILD: &str = build_id!();
 
 /// The fields that conditional.rs and range.rs look at.
-const CONDITIONS: [&str; 6] =
+static CONDITIONS: [&str; 6] =
     ["if-none-match", "if-modified-since", "range", "if-match", "if-unmodified-since", "if-range"];
 
 /// Answers a request, or passes it on if there is no such file.
-pub(crate) async fn answer(request: Request, site: &Site) -> Result<Response> {
+pub(crate) async fn answer(request: Request, site: &Rc<Site>) -> Result<Response> {
     // Not `path_beneath`: the root's own path may lack its slash too.
     let beneath = request.path().strip_prefix(request.mount()).unwrap_or("/");
     let mut response = match path::target(beneath, site.dot_files) {
@@ -42,7 +48,17 @@ pub(crate) async fn answer(request: Request, site: &Site) -> Result<Response> {
             Ok(Found::Forbidden) => {
                 notice(StatusCode::FORBIDDEN, "The server may not read this file.")
             }
-            Ok(found) => found_answer(request, found, site)?,
+            Ok(found) => {
+                let file = match &found {
+                    Found::File(file, _) if request.method_str() == "GET" => Some(file.info()),
+                    _ => None,
+                };
+                let response = found_answer(request, found, site)?;
+                match file {
+                    Some(file) => reusable(response, file, target, site),
+                    None => response,
+                }
+            }
             Err(error) if is_want(&error) => {
                 tracing::warn!("a file cannot be opened now: {error}");
                 let sentence =
@@ -56,6 +72,40 @@ pub(crate) async fn answer(request: Request, site: &Site) -> Result<Response> {
         response.headers_mut().insert("x-medusa-build", HeaderValue::from_static(BUILD));
     }
     Ok(response)
+}
+
+/// Allows a response to be given again for as long as its path leads to the same file, unchanged.
+fn reusable(response: Response, file: FileInfo, target: Target, site: &Rc<Site>) -> Response {
+    // Others depend on the time of day, or are made of more than a file.
+    let is_good = match response.status() {
+        StatusCode::OK | StatusCode::NOT_MODIFIED => {
+            site.now_if_before(conditional::whole_seconds(file.modified_ns())).is_none()
+        }
+        _ => false,
+    };
+    if !is_good {
+        return response;
+    }
+    let (found_in, version) = (site.clone(), version(file));
+    let check = move || match at_once(found_in.find(&target)) {
+        Some(Ok(Found::File(found, _))) => self::version(found.info()) == version,
+        _ => false,
+    };
+    let check_every = site.check_every;
+    response.reusable(Permit::new(check).check_every(check_every).depends_on(&CONDITIONS))
+}
+
+/// What changes with a file's content, or with the file.
+fn version(file: FileInfo) -> (u64, i64, i64, (u64, u64)) {
+    (file.size(), file.modified_ns(), file.changed_ns(), file.device_and_inode())
+}
+
+/// What a future comes to without waiting.
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
 }
 
 /// Whether an error says only that the server is short of something for the time being: files, memory, threads.

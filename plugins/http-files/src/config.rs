@@ -1,6 +1,6 @@
 //! The settings of this plugin.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use medusa_plugin_api::{Config, Size};
 
@@ -27,6 +27,10 @@ pub(crate) struct Settings {
     /// The field `Cache-Control` of files; empty for none.
     #[config(default = "")]
     pub(crate) cache_control: String,
+    /// How long a file is taken for unchanged after it was looked at, so that it can be given again without opening it; 0 to look at it for
+    /// each request.
+    #[config(default = "1 s")]
+    pub(crate) check_every: Duration,
     /// The most ranges of one request; with more, the whole file is sent.
     #[config(default = 16, min = 1, max = 1_000)]
     pub(crate) ranges_max: u64,

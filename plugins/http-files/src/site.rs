@@ -6,7 +6,7 @@ use std::{
     io::{self, ErrorKind},
     os::unix::ffi::OsStrExt,
     path::Path,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use http::HeaderValue;
@@ -31,6 +31,7 @@ pub(crate) struct Site {
     pub(crate) dot_files: DotFiles,
     default_type: String,
     pub(crate) cache_control: Option<HeaderValue>,
+    pub(crate) check_every: Duration,
     pub(crate) ranges_max: usize,
     pub(crate) piece_bytes: usize,
     /// A moment that is over. Most files are older, and cost no look at the clock.
@@ -81,6 +82,7 @@ impl Site {
             dot_files: if settings.dotfiles { DotFiles::Served } else { DotFiles::Hidden },
             default_type: settings.default_type.clone(),
             cache_control,
+            check_every: settings.check_every,
             ranges_max: usize::try_from(settings.ranges_max).unwrap_or(usize::MAX),
             piece_bytes: settings.read_bytes.as_usize(),
             past: Cell::new(SystemTime::now()),

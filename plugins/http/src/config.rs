@@ -41,6 +41,9 @@ pub(crate) struct Settings {
     /// How much of a body that no handler wanted is read, so that its connection can be used again.
     #[config(default = "64 KiB")]
     pub(crate) drain_bytes_max: Size,
+    /// How much memory is used for answers that may be given again without asking who gave them; 0 for none.
+    #[config(default = "32 MiB")]
+    pub(crate) cache_bytes_max: Size,
     /// The most connections of the instance, else 503.
     #[config(default = 20_000, min = 1)]
     pub(crate) connections_max: u64,

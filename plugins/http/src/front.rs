@@ -4,20 +4,22 @@
 //! A connection that waits for its next request is here, and has no hyper: it has nothing at all.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
     io::{self, IoSlice},
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use http::StatusCode;
 use medusa_plugin_api::{
-    Instant,
-    server::{Begun, Head, Refusal, Started, start_whole},
+    File, Instant,
+    server::{Begun, Ended, FileToSend, Head, Refusal, Report, Sending, Started, start_whole},
 };
 
 use crate::{
     alarm::Alarm,
+    cache,
     connection::{Deadline, End, due},
     io::{note_stall, poll_read},
     plain::Plain,
@@ -28,6 +30,9 @@ use crate::{
 
 /// After so many requests of one read the others have a turn.
 const REQUESTS_PER_TURN: u32 = 64;
+
+/// After so many reads as well: a client that always sends the next request in time cannot hold the loop.
+const READS_PER_TURN: u32 = 16;
 
 /// After so many bytes of responses they are written, before more are made.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -59,6 +64,28 @@ enum Served {
 struct Unsent {
     bytes: Vec<u8>,
     at: usize,
+    /// The body that follows them.
+    file: Option<Outgoing>,
+}
+
+/// A body that is sent out of a file.
+struct Outgoing {
+    file: Rc<File>,
+    offset: u64,
+    length: u64,
+    sent: u64,
+    /// The exchange, unless the response is given again.
+    exchange: Option<Sending>,
+}
+
+/// What became of one request.
+enum Answered {
+    /// It is written.
+    Written,
+    /// Its head is written.
+    File(Outgoing),
+    /// It is hyper's to answer.
+    ByHyper(Asked),
 }
 
 /// Answers plain requests until something else is to be done.
@@ -71,7 +98,7 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
             alarm.reset();
         }
         let now = Instant::now();
-        loop {
+        for _ in 0..READS_PER_TURN {
             match unsent.poll(watch, context) {
                 Poll::Ready(Ok(())) if is_hyper_next => return Poll::Ready(Next::Hyper),
                 Poll::Ready(Ok(())) => {}
@@ -97,6 +124,8 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
                 Poll::Pending => return wait(watch, alarm, now, context),
             }
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     })
     .await
 }
@@ -132,7 +161,8 @@ fn turn(
     let mut out = watch.server.out.borrow_mut();
     out.clear();
     watch.server.date.borrow_mut().refresh(now);
-    let (used, served) = answer_all(watch, &mut scratch[..count], &mut out, context);
+    let (used, served) =
+        answer_all(watch, &mut scratch[..count], &mut out, &mut unsent.file, now, context);
     if used < count {
         watch.put_back(&scratch[used..count]);
     }
@@ -152,6 +182,8 @@ fn answer_all(
     watch: &Rc<Watch>,
     bytes: &mut [u8],
     out: &mut Vec<u8>,
+    file: &mut Option<Outgoing>,
+    now: Instant,
     context: &mut Context<'_>,
 ) -> (usize, Served) {
     let mut used = 0;
@@ -168,12 +200,20 @@ fn answer_all(
             watch.server.is_draining() || watch.served_in_all() + 1 >= watch.server.requests_max;
         let plain = if is_last { None } else { Plain::parse(rest, &watch.server.limits) };
         let Some(plain) = plain else { return (used, Served::HyperIsNext) };
-        if let Err(asked) = answer(watch, &plain, rest, out, context) {
-            watch.asked.replace(Some(asked));
-            return (used, Served::HyperIsNext);
+        match answer(watch, &plain, rest, out, now, context) {
+            Answered::Written => {}
+            Answered::File(outgoing) => *file = Some(outgoing),
+            Answered::ByHyper(asked) => {
+                watch.asked.replace(Some(asked));
+                return (used, Served::HyperIsNext);
+            }
         }
         watch.served_before.set(watch.served_before.get() + 1);
         used += plain.length;
+        if file.is_some() {
+            // What comes after it is looked at once it is sent.
+            return (used, Served::All);
+        }
     }
     (used, if used == bytes.len() { Served::All } else { Served::Some })
 }
@@ -184,15 +224,21 @@ fn answer(
     plain: &Plain,
     bytes: &[u8],
     out: &mut Vec<u8>,
+    now: Instant,
     context: &mut Context<'_>,
-) -> Result<(), Asked> {
+) -> Answered {
     let server = &*watch.server;
     let path = plain.path(bytes);
     if server.health.as_deref() == Some(path) {
         render::local(out, server, plain.is_head, "text/plain; charset=utf-8", b"ok\n");
         server.metrics.request();
         server.metrics.response(StatusCode::OK);
-        return Ok(());
+        return Answered::Written;
+    }
+    if !plain.is_head
+        && let Some(answered) = answer_again(watch, plain, bytes, out, now)
+    {
+        return answered;
     }
     let head = Head {
         method: plain.method(),
@@ -206,20 +252,123 @@ fn answer(
         local: watch.info.local,
         connection: watch.info.id,
     };
+    let before = out.len();
+    let mut written = None;
     let begun = start_whole(head, context, |response| {
-        let bytes = render::whole(out, server, plain.is_head, response)?;
-        server.metrics.response(response.status);
-        server.metrics.bytes(bytes);
-        Some(bytes)
+        let rendered = render::whole(out, server, plain.is_head, response)?;
+        written = Some((rendered, response.status, response.take_reuse()));
+        Some(rendered.body_bytes as u64)
     });
-    match begun {
-        Ok(Begun::Written) => {
-            server.metrics.request();
-            Ok(())
+    let to_send = match begun {
+        Ok(Begun::Written) => None,
+        Ok(Begun::File(to_send)) => Some(to_send),
+        Ok(Begun::Started(started)) => return Answered::ByHyper(Asked::Started(started)),
+        Err(refusal) => return Answered::ByHyper(Asked::Refused(refusal)),
+    };
+    let Some((rendered, status, reuse)) = written else { return Answered::Written };
+    server.metrics.request();
+    server.metrics.response(status);
+    let (body_bytes, outgoing) = match to_send {
+        None => (rendered.body_bytes, None),
+        Some(to_send) if plain.is_head => {
+            to_send.exchange.end(Ended::Complete, 0);
+            (0, None)
         }
-        Ok(Begun::Started(started)) => Err(Asked::Started(started)),
-        Err(refusal) => Err(Asked::Refused(refusal)),
+        Some(to_send) => read_or_send(to_send, out, context),
+    };
+    let length = body_bytes as u64 + outgoing.as_ref().map_or(0, |outgoing| outgoing.length);
+    server.metrics.bytes(length);
+    if let Some(reuse) = reuse.filter(|_| !plain.is_head) {
+        let file = outgoing.as_ref().map(|it| (it.file.clone(), it.offset, it.length));
+        let (wire, date_at) = (out[before..].into(), rendered.date_at);
+        let used_at = Cell::new(now);
+        let answer = cache::Answer { status, wire, date_at, body_bytes, file, reuse, used_at };
+        server.cache.borrow_mut().keep(plain, bytes, answer);
     }
+    outgoing.map_or(Answered::Written, Answered::File)
+}
+
+/// Gives an answer again that was given before, if whoever gave it allows it.
+fn answer_again(
+    watch: &Watch,
+    plain: &Plain,
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+    now: Instant,
+) -> Option<Answered> {
+    let server = &*watch.server;
+    let found = server.cache.borrow_mut().find(plain, bytes, now)?;
+    // The giver is called, and may do anything.
+    let Some(is_observed) = found.reuse.use_once() else {
+        server.cache.borrow_mut().forget(&found);
+        return None;
+    };
+    found.write(out, server.date.borrow().text());
+    let length = found.body_bytes as u64 + found.file.as_ref().map_or(0, |(_, _, length)| *length);
+    server.metrics.request();
+    server.metrics.response(found.status);
+    server.metrics.bytes(length);
+    if is_observed {
+        report(watch, plain, bytes, &found, length);
+    }
+    Some(match &found.file {
+        None => Answered::Written,
+        Some((file, offset, length)) => {
+            let (file, offset, length) = (file.clone(), *offset, *length);
+            Answered::File(Outgoing { file, offset, length, sent: 0, exchange: None })
+        }
+    })
+}
+
+/// Tells the observers of an answer that is given again.
+fn report(watch: &Watch, plain: &Plain, bytes: &[u8], answer: &cache::Answer, length: u64) {
+    let report = Report {
+        method: plain.method(),
+        authority: plain.host(bytes),
+        path: plain.path(bytes),
+        query: plain.query(bytes),
+        referer: plain.field(bytes, b"referer"),
+        user_agent: plain.field(bytes, b"user-agent"),
+        remote: watch.info.remote,
+        status: answer.status.as_u16(),
+        bytes: length,
+        version: 11,
+        connection: watch.info.id,
+        started: Instant::now(),
+    };
+    if let Err(error) = report.send_for(&answer.reuse) {
+        tracing::debug!(connection = watch.info.id, "{error}");
+    }
+}
+
+/// Reads a short body behind its head, if it is in memory. Answers how many bytes those are, or what is to be sent.
+fn read_or_send(
+    to_send: FileToSend,
+    out: &mut Vec<u8>,
+    context: &mut Context<'_>,
+) -> (usize, Option<Outgoing>) {
+    let FileToSend { mut file, offset, length, exchange } = to_send;
+    let start = out.len();
+    let short = usize::try_from(length).ok().filter(|length| *length <= render::BODY_BYTES_MAX);
+    if let Some(short) = short {
+        out.resize(start + short, 0);
+        let mut filled = 0;
+        while filled < short {
+            let at = offset + filled as u64;
+            match file.poll_read_at(context, at, &mut out[start + filled..]) {
+                Poll::Ready(Ok(count)) if count > 0 => filled += count,
+                _ => break,
+            }
+        }
+        if filled == short {
+            exchange.end(Ended::Complete, length);
+            return (short, None);
+        }
+        // It has to be read from the disk, or is shorter than it was: found out where it is sent.
+        out.truncate(start);
+    }
+    let exchange = Some(exchange);
+    (0, Some(Outgoing { file: Rc::new(file), offset, length, sent: 0, exchange }))
 }
 
 impl Unsent {
@@ -233,6 +382,7 @@ impl Unsent {
         if out.is_empty() {
             return Poll::Ready(Ok(()));
         }
+        watch.dirty.set(self.file.is_some());
         let written = match watch.poll_write_vectored(context, &[IoSlice::new(out)]) {
             Poll::Ready(Ok(written)) => written,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -258,9 +408,42 @@ impl Unsent {
             watch.active_at.set(Instant::now());
         }
         if self.at > 0 {
-            *self = Unsent::default();
-            watch.dirty.set(false);
+            (self.bytes, self.at) = (Vec::new(), 0);
+        }
+        if let Some(outgoing) = &mut self.file {
+            ready!(outgoing.poll(watch, context))?;
+            if let Some(exchange) = outgoing.exchange.take() {
+                exchange.end(Ended::Complete, outgoing.length);
+            }
+            self.file = None;
+        }
+        watch.dirty.set(false);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Outgoing {
+    /// Sends the rest.
+    fn poll(&mut self, watch: &Watch, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.length {
+            let (at, left) = (self.offset + self.sent, self.length - self.sent);
+            let sent = watch.poll_send_file(context, &self.file, at, left);
+            note_stall(watch, sent.is_pending());
+            match ready!(sent)? {
+                // The head has promised more than there is now.
+                0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                sent => self.sent += sent,
+            }
+            watch.active_at.set(Instant::now());
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.end(Ended::Aborted, self.sent);
+        }
     }
 }

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod agreement;
 mod alarm;
+mod cache;
 mod chunked;
 mod config;
 mod connection;
@@ -28,9 +29,14 @@ mod tests;
 mod upload;
 mod watch;
 
+use std::time::Duration;
+
 use medusa_plugin_api::{Registrar, Result, export_plugin, server::sessions};
 
 use crate::{config::Settings, metrics::Metrics, server::Server};
+
+/// An answer that may be given again is kept as long as somebody asks for it this often.
+const UNUSED_MAX: Duration = Duration::from_secs(20);
 
 export_plugin!(load, config = Settings, kind = "http-server");
 
@@ -38,7 +44,11 @@ fn load(registrar: &mut Registrar) -> Result<()> {
     let settings = registrar.config::<Settings>()?;
     let metrics = Metrics::new(registrar);
     let server = Server::new(&settings, metrics)?;
-    let draining = server.clone();
+    let (draining, idling) = (server.clone(), server.clone());
+    registrar.every(UNUSED_MAX / 2, async move || {
+        idling.drop_unused(UNUSED_MAX);
+        Ok(())
+    });
     registrar.on_drain(move |_deadline| draining.drain());
     sessions(registrar, async move |conn, resting, wake| {
         connection::turn(conn, resting, wake, &server).await

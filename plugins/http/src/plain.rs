@@ -103,6 +103,17 @@ impl Plain {
         text(bytes, &self.path)
     }
 
+    /// Path and query, as they came.
+    pub(crate) fn target<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let end = self.query.as_ref().map_or(self.path.end, |query| query.end);
+        &bytes[self.path.start..end]
+    }
+
+    /// The first value of a field; the name in lower case.
+    pub(crate) fn field<'a>(&'a self, bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+        self.fields(bytes).find(|(field, _)| *field == name).map(|(_, value)| value)
+    }
+
     /// What follows the `?`.
     pub(crate) fn query<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
         self.query.as_ref().map(|query| text(bytes, query))

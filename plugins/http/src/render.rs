@@ -1,31 +1,50 @@
 //! Responses that come whole, written as hyper would write them: head and body in one piece.
 
 use http::StatusCode;
-use medusa_plugin_api::{Instant, server::Whole};
+use medusa_plugin_api::{
+    Instant,
+    server::{Whole, WholeBody},
+};
 use std::time::{Duration, SystemTime};
 
 use crate::server::Server;
 
+/// Bytes of a date (RFC 9110 section 5.6.7).
+pub(crate) const DATE_BYTES: usize = 29;
+
 /// The longest body that is copied behind its head; a longer one is hyper's to send from where it lies.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Writes a response that an extension gave, and answers how many bytes of its body that are. `None`, with `out` as it was, for one
-/// that takes more thought.
+/// What was written of a response.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rendered {
+    /// Where the date stands, counted from the response's beginning, if it is ours.
+    pub(crate) date_at: Option<usize>,
+    /// Bytes of the body that were written.
+    pub(crate) body_bytes: usize,
+}
+
+/// Writes a response that an extension gave; of a file's body nothing. `None`, with `out` as it was, for one that takes more thought.
 pub(crate) fn whole(
     out: &mut Vec<u8>,
     server: &Server,
     is_head: bool,
     response: &Whole<'_>,
-) -> Option<u64> {
+) -> Option<Rendered> {
     let Whole { status, body, .. } = *response;
     let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let is_usual = status.as_u16() >= 200 && status != StatusCode::RESET_CONTENT;
-    if !is_usual || body.len() > BODY_BYTES_MAX || (is_head && body.is_empty()) {
+    let bytes = match body {
+        WholeBody::Bytes(bytes) => bytes,
+        WholeBody::File(_) if !has_body => return None,
+        WholeBody::File(_) => b"",
+    };
+    if !is_usual || bytes.len() > BODY_BYTES_MAX || (is_head && body.length() == 0) {
         return None;
     }
     let before = out.len();
     let mut digits = itoa::Buffer::new();
-    let digits = digits.format(body.len()).as_bytes();
+    let digits = digits.format(body.length()).as_bytes();
     status_line(out, status);
     let mut has_date = false;
     for (name, value) in response.fields() {
@@ -60,15 +79,13 @@ pub(crate) fn whole(
         field(out, b"content-length", digits);
     }
     server.write_fields(out);
-    if !has_date {
-        date(out, server);
-    }
+    let date_at = (!has_date).then(|| date(out, server) - before);
     out.extend_from_slice(b"\r\n");
     if is_head || !has_body {
-        return Some(0);
+        return Some(Rendered { date_at, body_bytes: 0 });
     }
-    out.extend_from_slice(body);
-    Some(body.len() as u64)
+    out.extend_from_slice(bytes);
+    Some(Rendered { date_at, body_bytes: bytes.len() })
 }
 
 /// Writes a response of the server's own.
@@ -115,22 +132,29 @@ fn length(out: &mut Vec<u8>, length: usize) {
     field(out, b"content-length", digits.format(length).as_bytes());
 }
 
-fn date(out: &mut Vec<u8>, server: &Server) {
-    field(out, b"date", &server.date.borrow().text);
+/// Writes the date, and answers where it stands.
+fn date(out: &mut Vec<u8>, server: &Server) -> usize {
+    field(out, b"date", server.date.borrow().text());
+    out.len() - DATE_BYTES - 2
 }
 
 /// The time as a header field has it, made anew once a second.
 #[derive(Debug)]
 pub(crate) struct Date {
-    text: Vec<u8>,
+    text: [u8; DATE_BYTES],
     until: Instant,
 }
 
 impl Date {
     pub(crate) fn new() -> Date {
-        let mut date = Date { text: Vec::new(), until: Instant::now() };
+        let mut date = Date { text: [b' '; DATE_BYTES], until: Instant::now() };
         date.make();
         date
+    }
+
+    /// As it is written.
+    pub(crate) fn text(&self) -> &[u8; DATE_BYTES] {
+        &self.text
     }
 
     /// Makes it anew if its second has passed.
@@ -142,7 +166,10 @@ impl Date {
 
     fn make(&mut self) {
         let now = SystemTime::now();
-        self.text = httpdate::fmt_http_date(now).into_bytes();
+        // Its length is always the same, until the year 10000.
+        if let Ok(text) = httpdate::fmt_http_date(now).as_bytes().try_into() {
+            self.text = text;
+        }
         let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let left = 1_000_000_000 - since_epoch.subsec_nanos();
         self.until = Instant::now() + Duration::from_nanos(left.into());

@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use medusa_plugin_api::{Error, Instant, Result, build_id};
 
 use crate::{
+    cache::Cache,
     config::Settings,
     framing::Limits,
     metrics::Metrics,
@@ -53,6 +54,8 @@ pub(crate) struct Server {
     /// Where responses are made. One for all, as above.
     pub(crate) out: RefCell<Vec<u8>>,
     pub(crate) date: RefCell<Date>,
+    /// Answers that may be given again.
+    pub(crate) cache: RefCell<Cache>,
     draining_since: Cell<Option<Instant>>,
     /// Those who are to be woken when the draining begins; a free place is `None`.
     places: RefCell<Vec<Option<Waker>>>,
@@ -103,6 +106,7 @@ impl Server {
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             out: RefCell::default(),
             date: RefCell::new(Date::new()),
+            cache: RefCell::new(Cache::new(settings.cache_bytes_max.as_usize())),
             draining_since: Cell::new(None),
             places: RefCell::default(),
             free: RefCell::default(),
@@ -133,6 +137,11 @@ impl Server {
         self.draining_since.get().is_some()
     }
 
+    /// Drops the answers that nobody was given for so long.
+    pub(crate) fn drop_unused(&self, duration: Duration) {
+        self.cache.borrow_mut().drop_unused(duration, Instant::now());
+    }
+
     /// When the draining began, if it has.
     pub(crate) fn draining_since(&self) -> Option<Instant> {
         self.draining_since.get()
@@ -141,6 +150,7 @@ impl Server {
     /// From now on each connection ends with its next response, or soon if none is asked for.
     pub(crate) fn drain(&self) {
         self.draining_since.set(Some(Instant::now()));
+        self.cache.borrow_mut().clear();
         for waker in self.places.borrow().iter().flatten() {
             waker.wake_by_ref();
         }

@@ -9,7 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts,
+};
 use hyper::body::{Body, Incoming};
 use medusa_plugin_api::{
     Instant,
@@ -292,13 +294,19 @@ fn health_answer(request: &Request<Incoming>, watch: &Watch) -> Option<Response<
 
 /// Tells the observers of a request that the site was not asked for, or that nobody there wanted.
 fn report(request: &Parts, response: &Response<Reply>, watch: &Watch) {
+    let head = head(request, watch);
+    let text = |name: &HeaderName| request.headers.get(name).map(HeaderValue::as_bytes);
     let report = Report {
-        method: request.method.as_str(),
-        path: request.uri.path(),
+        method: head.method,
+        authority: head.authority,
+        path: head.path,
+        query: head.query,
+        referer: text(&header::REFERER),
+        user_agent: text(&header::USER_AGENT),
         remote: watch.info.remote,
         status: response.status().as_u16(),
         bytes: response.body().size_hint().exact().unwrap_or(0),
-        version: version(request.version),
+        version: head.version,
         connection: watch.info.id,
         started: Instant::now(),
     };

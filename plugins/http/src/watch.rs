@@ -11,7 +11,7 @@ use std::{
 
 use http::StatusCode;
 use hyper::body::Incoming;
-use medusa_plugin_api::{Connection, ConnectionInfo, Instant, Result, server::Report};
+use medusa_plugin_api::{Connection, ConnectionInfo, File, Instant, Result, server::Report};
 
 use crate::{
     framing::{Framing, Refused},
@@ -145,6 +145,16 @@ impl Watch {
         self.with(|conn| conn.poll_write_vectored(context, pieces, false))
     }
 
+    pub(crate) fn poll_send_file(
+        &self,
+        context: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        length: u64,
+    ) -> Poll<io::Result<u64>> {
+        self.with(|conn| conn.poll_send_file(context, file, offset, length))
+    }
+
     pub(crate) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.with(|conn| conn.poll_flush(context))
     }
@@ -252,7 +262,11 @@ impl Watch {
     pub(crate) fn report_unread(&self, status: StatusCode, bytes: u64) {
         self.send(&Report {
             method: "",
+            authority: None,
             path: "",
+            query: None,
+            referer: None,
+            user_agent: None,
             remote: self.info.remote,
             status: status.as_u16(),
             bytes,

@@ -27,6 +27,7 @@ use crate::{
         frame::{current, current_for_others},
         generation::{Generation, Phase},
         owned::Owned,
+        permit::Permit,
         route::{Mount, ObserverEntry, Route, Site},
     },
 };
@@ -409,15 +410,19 @@ unsafe extern "C" fn exchange_hand_over(
     with::<Exchange, _>(id, exchange, |_, _| code::UNSUPPORTED)
 }
 
-/// No permit is given to a server yet, so that none can be used.
-unsafe extern "C" fn permit_use(id: InstanceId, _permit: Handle) -> Code {
-    current(id, |_| code::STALE)
+unsafe extern "C" fn permit_use(id: InstanceId, permit: Handle) -> Code {
+    with::<Permit, _>(id, permit, |generation, permit| permit.use_once(generation))
 }
 
 unsafe extern "C" fn permit_report(
     id: InstanceId,
-    _permit: Handle,
-    _record: *const ExchangeRecord,
+    permit: Handle,
+    record: *const ExchangeRecord,
 ) -> Code {
-    current(id, |_| code::STALE)
+    with::<Permit, _>(id, permit, |_, permit| {
+        // SAFETY: The record is valid for the call, says the ABI.
+        let Some(record) = (unsafe { record.as_ref() }) else { return code::INVALID };
+        permit.report(record);
+        code::READY
+    })
 }
