@@ -14,6 +14,9 @@ const SIZES: [usize; 10] =
 /// Answers that take a slow reader a while.
 const LARGE_BYTES: usize = 200_000;
 
+/// More than the system takes of an answer that its client does not read.
+const HUGE_BYTES: usize = 8_000_000;
+
 pub(crate) struct Ask {
     /// The request line, or what is special of it.
     pub(crate) name: String,
@@ -78,12 +81,26 @@ impl Catalogue {
         self.pick(random, |ask| !ask.closes && !ask.is_large())
     }
 
+    /// A GET without any condition.
     pub(crate) fn plain(&self, random: &mut Random) -> &Ask {
         self.pick(random, |ask| ask.is_plain() && !ask.is_large())
     }
 
+    /// An ask whose answer is the last on its connection.
     pub(crate) fn last(&self, random: &mut Random) -> &Ask {
         self.pick(random, |ask| ask.closes)
+    }
+
+    /// An ask that the server thinks about, and then answers with more than it can send at once.
+    pub(crate) fn huge(&self) -> &Ask {
+        self.named(&format!("GET /probe/late?{HUGE_BYTES}"))
+    }
+
+    /// As much, in answer to a request whose body is left unread, and which would like to speak another protocol: not even that lets
+    /// the server lose a byte.
+    pub(crate) fn huge_and_last(&self) -> &Ask {
+        let start = format!("POST /probe/bytes?{HUGE_BYTES}");
+        self.0.iter().find(|ask| ask.name.starts_with(&start)).expect("the catalogue has it")
     }
 
     fn pick(&self, random: &mut Random, is_fit: impl Fn(&Ask) -> bool) -> &Ask {
@@ -201,6 +218,7 @@ impl Learning {
             self.get(&format!("/probe/bytes?{length}"), &bytes(length));
             self.add(&format!("HEAD /probe/bytes?{length}"), "", b"", 200, b"");
         }
+        self.get(&format!("/probe/late?{HUGE_BYTES}"), &bytes(HUGE_BYTES));
         self.get("/probe/seen?a=b&c", b"GET test test /probe/seen a=b&c\n");
         self.get("/probe/seen", b"GET test test /probe/seen -\n");
         self.add("DELETE /probe/seen", "", b"", 200, b"DELETE test test /probe/seen -\n");
@@ -258,6 +276,10 @@ impl Learning {
 
     fn last_ones(&mut self) {
         let close = "Connection: close\r\n";
+        let unread = [b'u'; 100_000];
+        let lines = "Upgrade: h2c\r\nConnection: upgrade\r\nContent-Length: 100000\r\n";
+        let line = format!("POST /probe/bytes?{HUGE_BYTES}");
+        self.add(&line, lines, &unread, 200, &bytes(HUGE_BYTES));
         self.add("GET /1024.bin", close, b"", 200, &file(1024));
         self.add("GET /1048579.bin", close, b"", 200, &file(1_048_579));
         self.add("GET /probe/bytes?300000", close, b"", 200, &bytes(300_000));

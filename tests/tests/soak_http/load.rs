@@ -100,8 +100,11 @@ impl Load {
                 Some(wire) => wire,
                 None => {
                     self.connections.fetch_add(1, SeqCst);
-                    let buffer_bytes =
-                        if matches!(temper, Temper::Slow | Temper::Ending) { 8 * 1024 } else { 0 };
+                    let buffer_bytes = if matches!(temper, Temper::Slow | Temper::Ending) {
+                        128 * 1024
+                    } else {
+                        0
+                    };
                     Wire::connect(address, buffer_bytes).map_err(|error| error.to_string())?
                 }
             };
@@ -153,8 +156,13 @@ fn asks<'a>(temper: Temper, catalogue: &'a Catalogue, random: &mut Random) -> Ve
         Temper::Slow | Temper::Ending => several(4, &mixed),
         Temper::Leaving => several(6, &any),
     };
-    if random.below(8) == 0 {
-        asks.push(catalogue.last(random));
+    match (temper, random.below(8)) {
+        // The end has been seen when there is still much to be sent.
+        (Temper::Ending, 0..2) => asks.push(catalogue.huge()),
+        (Temper::Ending, _) => asks.push(catalogue.large(random)),
+        (Temper::Slow, 0) => asks.push(catalogue.huge_and_last()),
+        (_, 0) => asks.push(catalogue.last(random)),
+        _ => {}
     }
     asks
 }
