@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cargo;
 mod new_plugin;
+mod packages;
 mod run;
 mod sample;
 mod soak;
@@ -33,8 +34,8 @@ cargo xtask COMMAND
         [--path DIR]
   tidy                         check layers, file heads, unsafe code, documents and links
   soak [NAME] [--list]         run the tests with their full counts and record the outcome under benches/runs
-  bench [--rounds N]           measure beside hyper linked in statically (wants wrk), and record it there too
-        [--seconds N]
+  bench [--rounds N]           measure beside nginx, lighttpd and static hyper, and record it there too; benches/README.md
+        [--seconds N] [--held N] [--only WORD] [--quick]
 ";
 
 fn main() -> ExitCode {

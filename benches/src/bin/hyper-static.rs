@@ -1,6 +1,6 @@
 //! The baseline: hyper linked in statically, answering every request with a greeting and its number.
 //!
-//! Prints the address that it listens on, and serves until it is killed.
+//! `hyper-static ADDRESS` serves there until it is killed.
 
 use std::{cell::Cell, convert::Infallible, rc::Rc};
 
@@ -16,8 +16,8 @@ fn main() -> std::io::Result<()> {
 }
 
 async fn serve() -> std::io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
+    let listener = TcpListener::bind(address).await?;
     let served = Rc::new(Cell::new(0_u64));
     loop {
         let (stream, _) = listener.accept().await?;
