@@ -33,7 +33,9 @@ pub(crate) enum Figure {
     /// The server's time per request when every idle connection asks once.
     TurnUs,
     /// The latency that one request in a hundred exceeds.
-    LatencyP99Us,
+    P99Us,
+    /// The same of a quarter of a second, as it is in most quarters.
+    QuartersP99Us,
     /// From the start of the process to its first answer.
     StartMs,
 }
@@ -61,7 +63,8 @@ impl Figure {
             Figure::BothUs => "client + server µs/request",
             Figure::ConnectionBytes => "memory B/connection",
             Figure::TurnUs => "idle, server µs/request",
-            Figure::LatencyP99Us => "latency p99 µs",
+            Figure::P99Us => "latency p99 µs",
+            Figure::QuartersP99Us => "latency p99 µs, by the quarter",
             Figure::StartMs => "first answer ms",
         }
     }

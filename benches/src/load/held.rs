@@ -48,11 +48,12 @@ pub(crate) fn measure(kind: Kind, options: &Options, site: &Site) -> Result<Figu
     }
     let spent = server.cpu_us()? - spent_before;
 
-    let p99_us = paced::latency_p99_us(&server, &request, options.length())?;
+    let p99 = paced::p99(&server, &request, options.length())?;
     Ok(vec![
         (Figure::ConnectionBytes, (after - before) / options.held as f64),
         (Figure::TurnUs, spent / (options.seconds * options.held as u64) as f64),
-        (Figure::LatencyP99Us, p99_us),
+        (Figure::P99Us, p99.all_us),
+        (Figure::QuartersP99Us, p99.quarters_us),
     ])
 }
 

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     net::{SocketAddr, TcpListener},
     process::{Child, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,9 @@ use crate::{
 
 /// How long a server may take to its first answer.
 const READY_MAX: Duration = Duration::from_secs(10);
+
+/// How long one with children may take to end them, before all are killed.
+const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// A process that serves, and is killed with its children when this is dropped.
 pub(crate) struct Server {
@@ -98,7 +102,23 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let family = process::family(self.process.id());
-        // The first comes first: nginx's master would start another worker. It may have ended by itself.
+        // Only nginx has children, which it ends and waits for at once if it is asked; others might drain.
+        if family.len() > 1
+            && let Some(first) = Pid::from_raw(self.process.id() as i32)
+        {
+            let _ = kill_process(first, Signal::TERM);
+            let deadline = Instant::now() + STOP_MAX;
+            while matches!(self.process.try_wait(), Ok(None)) {
+                if Instant::now() > deadline {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        if !matches!(self.process.try_wait(), Ok(None)) {
+            return;
+        }
+        // The first comes first: a master would start another worker.
         let _ = self.process.kill();
         let _ = self.process.wait();
         for child in family.into_iter().skip(1).filter_map(|id| Pid::from_raw(id as i32)) {
