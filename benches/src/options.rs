@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::Result;
 
+/// The most idle connections: nginx is given room for some more.
+pub(crate) const HELD_MAX: usize = 16_000;
+
 /// How much is measured.
 pub(crate) struct Options {
     /// How often every server is measured for each row.
@@ -29,6 +32,9 @@ impl Options {
                 "--only" => options.only = Some(value),
                 _ => return Err(format!("do not know what to do with `{name}`")),
             }
+        }
+        if options.held > HELD_MAX {
+            return Err(format!("`--held` goes up to {HELD_MAX}"));
         }
         Ok(options)
     }
@@ -61,6 +67,7 @@ mod tests {
         check("--held 500", Ok((7, 3, 500)));
         check("--rounds", Err("`--rounds` wants a value after it"));
         check("--rounds 0", Err("`--rounds` wants a number from 1 on, not `0`"));
+        check("--held 16001", Err("`--held` goes up to 16000"));
         check("--rows 3", Err("do not know what to do with `--rows`"));
     }
 }

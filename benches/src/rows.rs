@@ -135,6 +135,7 @@ mod tests {
             |word| named(Some(word)).unwrap().iter().map(|row| row.work).collect::<Vec<_>>();
         assert_eq!(names("START"), ["start, all sample plugins"]);
         assert_eq!(names("lighttpd"), ["1 KiB file"]);
+        assert_eq!(names("10 mib"), ["10 MiB file"]);
         assert_eq!(named(None).unwrap().len(), ROWS.len());
         assert!(named(Some("nothing")).is_err_and(|why| why.contains("start, all sample plugins")));
     }

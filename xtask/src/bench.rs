@@ -82,3 +82,24 @@ fn suffix(only: Option<&str>) -> String {
     let is_plain = |it: char| it.is_ascii_alphanumeric();
     format!("-{}", word.replace(|it| !is_plain(it), "-"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_of_some_rows_has_a_name_of_its_own() {
+        assert_eq!(suffix(None), "");
+        assert_eq!(suffix(Some("lighttpd")), "-lighttpd");
+        assert_eq!(suffix(Some("../1 KiB")), "----1-KiB");
+    }
+
+    #[test]
+    fn a_number_starts_at_one() {
+        assert_eq!(number("--rounds", "3".to_owned()).unwrap(), "3");
+        for wrong in ["0", "-1", "many", ""] {
+            let error = number("--rounds", wrong.to_owned()).unwrap_err();
+            assert!(error.is::<Usage>(), "{wrong}");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 
 use std::{path::Path, process::Command};
 
-use crate::{Result, site::Site};
+use crate::{Result, options::HELD_MAX, site::Site};
 
 /// What nginx wants a folder for even if nobody uses it.
 const FOLDERS: [&str; 5] = [
@@ -16,7 +16,7 @@ const FOLDERS: [&str; 5] = [
 ];
 
 /// How many connections a worker has room for; it allocates them at its start.
-const CONNECTIONS: usize = 12_000;
+const CONNECTIONS: usize = HELD_MAX + 1_000;
 
 /// Writes its configuration; `listen` goes behind the address.
 pub(super) fn configure(

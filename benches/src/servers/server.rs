@@ -102,20 +102,18 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let family = process::family(self.process.id());
+        let mut is_alive = || matches!(self.process.try_wait(), Ok(None));
         // Only nginx has children, which it ends and waits for at once if it is asked; others might drain.
         if family.len() > 1
-            && let Some(first) = Pid::from_raw(self.process.id() as i32)
+            && let Some(first) = Pid::from_raw(family[0] as i32)
         {
             let _ = kill_process(first, Signal::TERM);
             let deadline = Instant::now() + STOP_MAX;
-            while matches!(self.process.try_wait(), Ok(None)) {
-                if Instant::now() > deadline {
-                    break;
-                }
+            while is_alive() && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        if !matches!(self.process.try_wait(), Ok(None)) {
+        if !is_alive() {
             return;
         }
         // The first comes first: a master would start another worker.
