@@ -31,8 +31,9 @@ pub trait Control {
     fn listeners(&self) -> Vec<ListenerStatus>;
     /// What the running plugins count of their own.
     fn metrics(&self) -> Vec<MetricStatus>;
-    /// All connections.
-    fn connections(&self) -> Vec<ConnectionStatus>;
+    /// Some of the connections, in no order: those in the places of a table from `from` on, no more than one turn of the loop has time
+    /// for; and the place to go on from, `None` at the end. From 0 to the end, each is shown once that is there all the while.
+    fn connections(&self, from: usize) -> (Vec<ConnectionStatus>, Option<usize>);
     /// All routes, in the order in which they are asked.
     fn routes(&self) -> Vec<RouteStatus>;
     /// The commands that plugins have registered.
@@ -257,9 +258,11 @@ pub struct ConnectionStatus {
     pub peer: String,
     pub local: String,
     pub tls: bool,
-    /// `active` or `parked`.
+    /// `connecting`, `open`, `parked` or `closing`.
     pub state: String,
     pub age_ms: u64,
+    /// How long no data has come or gone; unknown of Unix sockets.
+    pub idle_ms: Option<u64>,
     pub received_bytes: u64,
     pub sent_bytes: u64,
 }

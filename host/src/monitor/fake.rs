@@ -38,6 +38,8 @@ pub(super) struct Fake {
     pub gate: Option<Notify>,
     /// `plugins` answers with so many.
     pub instances: Cell<usize>,
+    /// What `connections` answers with; a fault, where there is nothing.
+    pub connections: RefCell<Option<Vec<ConnectionStatus>>>,
     pub stop: Notify,
 }
 
@@ -201,8 +203,13 @@ impl Control for Fake {
         }]
     }
 
-    fn connections(&self) -> Vec<ConnectionStatus> {
-        panic!("a made-up fault");
+    fn connections(&self, from: usize) -> (Vec<ConnectionStatus>, Option<usize>) {
+        const PART: usize = 7;
+        let connections = self.connections.borrow();
+        let connections = connections.as_ref().expect("a made-up fault");
+        self.note(format!("connections {from}"));
+        let end = (from + PART).min(connections.len());
+        (connections[from..end].to_vec(), (end < connections.len()).then_some(end))
     }
 
     fn routes(&self) -> Vec<RouteStatus> {

@@ -4,6 +4,8 @@
 pub struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
+    /// The length of each column's longest cell.
+    widths: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,34 +21,57 @@ impl Table {
             Some(head) => Column::Right(head),
             None => Column::Left(head),
         };
-        Table { columns: heads.iter().map(column).collect(), rows: Vec::new() }
+        let mut table = Table {
+            columns: heads.iter().map(column).collect(),
+            rows: Vec::new(),
+            widths: vec![0; heads.len()],
+        };
+        let heads = table.columns.iter().map(|column| column.head().to_uppercase()).collect();
+        table.push(heads);
+        table
+    }
+
+    /// Whether there is no row below the heads.
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() == 1
     }
 
     /// Adds a row; what a terminal would obey instead of showing is replaced, for names and reasons come from plugins.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let clean = |cell: String| if cell.is_empty() { "-".to_owned() } else { clean(&cell) };
-        self.rows.push(cells.into_iter().map(clean).collect());
-        debug_assert_eq!(self.rows.last().map(Vec::len), Some(self.columns.len()));
+        self.push(cells.into_iter().map(clean).collect());
     }
 
     /// The table as lines of at most `width` columns; what is longer is cut at the right.
     pub fn render(&self, width: usize) -> String {
-        let heads: Vec<String> =
-            self.columns.iter().map(|column| column.head().to_uppercase()).collect();
-        let rows = std::iter::once(&heads).chain(&self.rows);
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|index| rows.clone().map(|row| row[index].chars().count()).max().unwrap_or(0))
-            .collect();
-        rows.map(|row| self.line(row, &widths, width)).collect()
+        self.lines(width).collect()
     }
 
-    fn line(&self, row: &[String], widths: &[usize], width: usize) -> String {
+    /// The same, line by line, for a table that is too long for one turn of the loop.
+    pub fn lines(&self, width: usize) -> impl Iterator<Item = String> {
+        self.rows.iter().map(move |row| self.line(row, width))
+    }
+
+    fn push(&mut self, row: Vec<String>) {
+        debug_assert_eq!(row.len(), self.columns.len());
+        for (width, cell) in self.widths.iter_mut().zip(&row) {
+            *width = (*width).max(cell.chars().count());
+        }
+        self.rows.push(row);
+    }
+
+    fn line(&self, row: &[String], width: usize) -> String {
         let cell = |((cell, column), width): ((&String, &Column), &usize)| match column {
             Column::Left(_) => format!("{cell:width$}"),
             Column::Right(_) => format!("{cell:>width$}"),
         };
-        let line =
-            row.iter().zip(&self.columns).zip(widths).map(cell).collect::<Vec<_>>().join("  ");
+        let line = row
+            .iter()
+            .zip(&self.columns)
+            .zip(&self.widths)
+            .map(cell)
+            .collect::<Vec<_>>()
+            .join("  ");
         cut(line.trim_end(), width) + "\n"
     }
 }

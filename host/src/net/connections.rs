@@ -85,6 +85,8 @@ pub struct ConnectionStatus {
     pub local: Address,
     /// How long it has been there.
     pub age: Duration,
+    /// How long no data has come or gone; none where the system does not keep that, as for Unix sockets.
+    pub idle: Option<Duration>,
     /// Bytes read from it.
     pub bytes_in: u64,
     /// Bytes written to it.
@@ -180,6 +182,40 @@ impl Connections {
         let mut list: Vec<_> = self.alive().iter().map(|entry| status(entry)).collect();
         list.sort_by_key(|status| status.id);
         list
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.entries.borrow().len()
+    }
+
+    /// The connections in at most `count` places of the table from place `from` on, in no order, and the place to go on from; `None`
+    /// at the end. From 0 to the end, that shows each connection once that is there all the while, however long the pauses.
+    #[must_use]
+    pub fn part(&self, from: usize, count: usize) -> (Vec<ConnectionStatus>, Option<usize>) {
+        let (entries, end) = {
+            let entries = self.0.entries.borrow();
+            let end = from.saturating_add(count).min(entries.capacity());
+            let alive = (from..end).filter_map(|place| entries.get(place)?.upgrade());
+            (alive.collect::<Vec<_>>(), (end < entries.capacity()).then_some(end))
+        };
+        (entries.iter().map(|entry| status(entry)).collect(), end)
+    }
+
+    /// Tells of each connection who serves it, and by which of the instance's addresses it came in.
+    pub fn each_owner(&self, mut tell: impl FnMut(&Owner, u32)) {
+        for (_, entry) in self.0.entries.borrow().iter() {
+            if let Some(entry) = entry.upgrade() {
+                tell(&entry.owner.borrow(), entry.listener);
+            }
+        }
+    }
+
+    /// What there is to say of connection `id`.
+    #[must_use]
+    pub fn find(&self, id: u64) -> Option<ConnectionStatus> {
+        self.alive().iter().find(|entry| entry.id == id).map(|entry| status(entry))
     }
 
     /// Ends connection `id`, whoever serves it: its calls answer [`std::io::ErrorKind::Other`] with ECANCELED from now on. False if
@@ -297,6 +333,7 @@ fn status(entry: &Entry) -> ConnectionStatus {
         remote: entry.remote.clone(),
         local: entry.local().clone(),
         age: entry.opened.elapsed(),
+        idle: entry.idle(),
         bytes_in: entry.bytes_in.get(),
         bytes_out: entry.bytes_out.get(),
         state: entry.state.get(),

@@ -7,18 +7,21 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::io::Errno;
 use socket2::SockRef;
 
-use crate::net::{
-    address::Address,
-    connections::{Owner, Place, State},
-    hangup::Watch,
-    stream::Stream,
-    writers::Writers,
+use crate::{
+    net::{
+        address::Address,
+        connections::{Owner, Place, State},
+        hangup::Watch,
+        stream::Stream,
+        writers::Writers,
+    },
+    sys::idle,
 };
 
 #[derive(Debug)]
@@ -151,6 +154,14 @@ impl Entry {
             let address = SockRef::from(&stream.as_fd()).local_addr().ok();
             address.map_or(NO_ADDRESS, |address| from_system(&address))
         })
+    }
+
+    /// How long no data has come or gone; asked of the system, which keeps that of TCP.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        let stream = self.stream();
+        let idle = stream.is_tcp().then(|| idle::idle(stream.as_fd()).ok()).flatten()?;
+        // Of a connection that does not stand yet, the system counts from no beginning.
+        Some(idle.min(self.opened.elapsed()))
     }
 
     pub(super) fn shutdown(&self, half: Shutdown) -> io::Result<()> {

@@ -27,7 +27,7 @@ use crate::{
     net::{
         address::Address,
         connection::{Connection, NO_LISTENER},
-        connections::{Connections, Owner, Quota, State},
+        connections::{ConnectionStatus, Connections, Owner, Quota, State},
         entry::Entry,
         listener::{Accepting, Listener},
         resolve::{LookupError, Resolver},
@@ -133,6 +133,41 @@ fn bytes_pass_and_are_counted() {
         assert!(connections.list().is_empty());
         assert_eq!(connections.quota().used(), 0);
         assert_eq!(peer.read(&mut heard).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_long_table_is_read_in_parts_while_others_come_and_go() {
+    on_loop(async {
+        let connections = at_most(100);
+        let mut held = Vec::new();
+        for _ in 0..9 {
+            held.push(pair(&connections).await);
+        }
+        assert_eq!(connections.count(), 9);
+        let (first, next) = connections.part(0, 4);
+        let ids = |part: &[ConnectionStatus]| part.iter().map(|it| it.id).collect::<Vec<_>>();
+        assert_eq!(ids(&first), [1, 2, 3, 4]);
+        // One of the places behind becomes free, one before is taken by a newcomer.
+        drop(held.remove(6));
+        drop(held.remove(1));
+        held.push(pair(&connections).await);
+        held.push(pair(&connections).await);
+        let (mut seen, mut next) = (Vec::new(), next);
+        while let Some(from) = next {
+            let (part, then) = connections.part(from, 4);
+            seen.extend(ids(&part));
+            next = then;
+        }
+        seen.retain(|id| *id <= 9);
+        assert_eq!(seen, [5, 6, 8, 9]);
+        assert_eq!(connections.find(8).map(|it| it.id), Some(8));
+        assert!(connections.find(7).is_none());
+        let idle = connections.find(8).and_then(|it| it.idle);
+        assert!(idle.is_some_and(|idle| idle <= held[0].0.entry.opened.elapsed()), "{idle:?}");
+        let mut owners = 0;
+        connections.each_owner(|_, listener| owners += listener);
+        assert_eq!(owners, 3 * 9);
     });
 }
 

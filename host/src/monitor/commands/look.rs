@@ -1,10 +1,10 @@
-//! `status`, `plugins`, `listeners`, `connections`: what there is.
+//! `status`, `plugins`, `listeners`, `metrics`: what there is.
 
 use crate::{
     config::units,
     monitor::{
         command::{Call, Failure},
-        control::{ConnectionStatus, HostStatus, InstanceStatus, ListenerStatus, MetricStatus},
+        control::{HostStatus, InstanceStatus, ListenerStatus, MetricStatus},
         table::{self, Table},
     },
 };
@@ -68,15 +68,6 @@ pub(super) async fn listeners(call: Call) -> Result<(), Failure> {
     Ok(call.out.text(&table.render(call.width)).await?)
 }
 
-/// `connections`
-pub(super) async fn connections(call: Call) -> Result<(), Failure> {
-    let connections = call.control.connections();
-    if call.json {
-        return Ok(call.out.json(&connections).await?);
-    }
-    Ok(call.out.text(&connections_text(&connections, call.width)).await?)
-}
-
 /// Bytes for people: three digits and a unit.
 pub(super) fn bytes(bytes: u64) -> String {
     let (mut size, mut units) = (bytes as f64, ["B", "KiB", "MiB", "GiB", "TiB"].iter());
@@ -89,7 +80,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// A time for people: its two largest units.
-fn elapsed(ms: u64) -> String {
+pub(super) fn elapsed(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {
         0 => units::show_duration(ms),
@@ -166,27 +157,6 @@ fn instances_text(instances: &[InstanceStatus], width: usize) -> String {
             instance.panics.to_string(),
             serves,
             instance.reason.clone().unwrap_or_default(),
-        ]);
-    }
-    table.render(width)
-}
-
-fn connections_text(connections: &[ConnectionStatus], width: usize) -> String {
-    let heads =
-        ["id#", "instance", "gen#", "peer", "local", "tls", "state", "age#", "received#", "sent#"];
-    let mut table = Table::new(&heads);
-    for connection in connections {
-        table.row([
-            connection.id.to_string(),
-            connection.instance.clone(),
-            connection.generation.to_string(),
-            connection.peer.clone(),
-            connection.local.clone(),
-            if connection.tls { "tls".to_owned() } else { String::new() },
-            connection.state.clone(),
-            elapsed(connection.age_ms),
-            bytes(connection.received_bytes),
-            bytes(connection.sent_bytes),
         ]);
     }
     table.render(width)

@@ -1,6 +1,7 @@
 //! The table of commands, and finding one by the words that were typed.
 
 mod configuration;
+mod connections;
 mod help;
 mod lifecycle;
 mod log;
@@ -134,11 +135,51 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "connections",
-        arguments: &[],
+        arguments: &[
+            argument(Form::Rest, "NAME", "only those of these instances"),
+            argument(
+                Form::Values("STATE"),
+                "state",
+                "only those that are connecting, open, parked or closing",
+            ),
+            argument(
+                Form::Value("PEER"),
+                "peer",
+                "only those from an address (with or without port), a network (10.0.0.0/8), or unix",
+            ),
+            argument(
+                Form::Value("ADDRESS"),
+                "local",
+                "only those to this address of ours, written as a peer's is",
+            ),
+            argument(Form::Value("DURATION"), "older", "only those at least so old: \"5 min\""),
+            argument(
+                Form::Value("DURATION"),
+                "idle",
+                "only those over which no data came or went for so long: 30s",
+            ),
+            argument(
+                Form::Value("SIZE"),
+                "bytes",
+                "only those that received and sent at least so much: 1MiB",
+            ),
+            argument(
+                Form::Value("KEY"),
+                "sort",
+                "id, or by the largest age, idle, received, sent or bytes",
+            ),
+            argument(Form::Flag, "reverse", "the other way round"),
+            argument(
+                Form::Value("N"),
+                "limit",
+                "how many are shown; 100 if not said, and all with --json",
+            ),
+            argument(Form::Flag, "count", "only how many there are"),
+        ],
         summary: "who is connected",
         role: Role::Viewer,
         changes: false,
-        run: |call| Box::pin(look::connections(call)),
+        run: |call| Box::pin(connections::connections(call)),
     },
     Command {
         name: "kill",

@@ -1,9 +1,14 @@
 //! The commands against a host that is all made up.
 
+use std::{cell::RefCell, rc::Rc};
+
 use super::*;
 use crate::{
     config::Limits,
-    monitor::fake::{self, Fake, with_monitor},
+    monitor::{
+        control::ConnectionStatus,
+        fake::{self, Fake, with_monitor},
+    },
 };
 
 #[test]
@@ -133,4 +138,126 @@ async fn json_has_the_fields_that_programs_rely_on() {
     .await;
     let upgrade = r#"{"name":"a","result":"upgraded","from":"","to":"","handed_over":0,"drained":0,"pause_us":0,"reason":null}"#;
     check("upgrade a --json", 0, upgrade).await;
+}
+
+/// Thirty connections of two instances, from 10.0.0.0 on; every third is parked, and the last has no address.
+fn many() -> Vec<ConnectionStatus> {
+    let connection = |id: u64| ConnectionStatus {
+        id,
+        instance: if id.is_multiple_of(2) { "web" } else { "chat" }.to_owned(),
+        peer: if id == 30 { "unix:".to_owned() } else { format!("10.0.{}.{id}:4{id:03}", id % 2) },
+        local: "[::1]:80".to_owned(),
+        state: if id.is_multiple_of(3) { "parked" } else { "open" }.to_owned(),
+        age_ms: 1000 * (100 - id),
+        idle_ms: (id != 30).then_some(id * 10),
+        received_bytes: id * 1024,
+        ..ConnectionStatus::default()
+    };
+    (1..=30).map(connection).collect()
+}
+
+async fn ask_many(line: &str) -> (String, u8) {
+    let answer = Rc::new(RefCell::new((String::new(), 0)));
+    let copy = answer.clone();
+    let fake = Fake { connections: RefCell::new(Some(many())), ..Fake::default() };
+    fake.instances.set(1);
+    with_monitor(fake, Limits::default(), |bench| async move {
+        *copy.borrow_mut() = bench.talk().await.ask(line).await;
+    })
+    .await;
+    answer.take()
+}
+
+async fn check_ids(options: &str, expected: &[u64]) {
+    let (text, exit) = ask_many(&format!("connections --json {options}")).await;
+    assert_eq!(exit, 0, "{options}: {text}");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let ids: Vec<_> = rows.iter().map(|row| row["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids, expected, "{options}");
+}
+
+#[tokio::test]
+async fn connections_are_narrowed_and_sorted() {
+    let all: Vec<u64> = (1..=30).collect();
+    check_ids("", &all).await;
+    check_ids("--limit 3", &[1, 2, 3]).await;
+    check_ids("--limit 0", &[]).await;
+    check_ids("--reverse --limit 2", &[30, 29]).await;
+    check_ids("web --limit 3", &[2, 4, 6]).await;
+    check_ids("--state parked --limit 3", &[3, 6, 9]).await;
+    check_ids("--state parked --state open --limit 3", &[1, 2, 3]).await;
+    check_ids("--state closing", &[]).await;
+    check_ids("--peer 10.0.1.0/24 --limit 2", &[1, 3]).await;
+    check_ids("--peer 10.0.0.4", &[4]).await;
+    check_ids("--peer 10.0.0.4:4004", &[4]).await;
+    check_ids("--peer unix", &[30]).await;
+    check_ids("--local [::1]:80 --limit 1", &[1]).await;
+    check_ids("--local [::1]:81", &[]).await;
+    check_ids("--older 98s", &[1, 2]).await;
+    check_ids("--older 98000 --peer 10.0.1.0/24", &[1]).await;
+    check_ids("--idle '280 ms'", &[28, 29]).await;
+    check_ids("--bytes 29KiB", &[29, 30]).await;
+    check_ids("--sort age --limit 2", &[1, 2]).await;
+    check_ids("--sort idle --limit 2", &[29, 28]).await;
+    check_ids("--sort bytes --limit 2", &[30, 29]).await;
+    check_ids("--sort bytes --reverse --limit 2", &[1, 2]).await;
+    check_ids("--sort sent --limit 2", &[1, 2]).await;
+}
+
+#[tokio::test]
+async fn connections_are_counted() {
+    let check = async |line: &str, expected: &str| {
+        let (text, exit) = ask_many(line).await;
+        assert!(exit == 0 && text.ends_with(expected), "{line}: {text}");
+        text.lines().count()
+    };
+    assert_eq!(check("connections", "\n30 connections: 20 open, 10 parked\n").await, 32);
+    let some = "10 of 30 connections: 10 parked; 4 shown, `--limit N` shows more\n";
+    assert_eq!(check("connections --state parked --limit 4", some).await, 6);
+    assert_eq!(check("connections --peer 1.2.3.4", "0 of 30 connections\n").await, 1);
+    assert_eq!(
+        check("connections web --count", "15 of 30 connections: 10 open, 5 parked\n").await,
+        1
+    );
+    let counts = "{\"all\":30,\"matched\":15,\"states\":{\"open\":10,\"parked\":5}}\n";
+    check("connections web --count --json", counts).await;
+}
+
+#[tokio::test]
+async fn filters_that_make_no_sense_are_told_so() {
+    let check = async |line: &str, exit: u8, expected: &str| {
+        let (text, found) = ask_many(line).await;
+        assert!(found == exit && text.contains(expected), "{line}: {found} {text}");
+    };
+    check("connections wep", 1, "did you mean `web`?").await;
+    check("connections --state prked", 2, "did you mean `parked`?").await;
+    check("connections --state idle", 2, "`connecting`, `open`, `parked`, `closing`").await;
+    check("connections --sort size", 2, "`received`").await;
+    check("connections --peer localhost", 2, "a network (10.0.0.0/8)").await;
+    check("connections --older soon", 2, "\"30 s\"").await;
+    check("connections --idle -1", 2, "--idle cannot be \"-1\"").await;
+    check("connections --bytes much", 2, "\"64 KiB\"").await;
+    check("connections --limit all", 2, "limit is a number").await;
+    check("connections --peer a --peer b", 2, "given twice").await;
+    check("help connections", 0, "--peer PEER").await;
+}
+
+#[tokio::test]
+async fn others_are_answered_between_two_parts_of_a_long_list() {
+    let fake = Fake {
+        connections: RefCell::new(Some(vec![ConnectionStatus::default(); 7 * 40])),
+        ..Fake::default()
+    };
+    with_monitor(fake, Limits::default(), |bench| async move {
+        let (mut one, mut two) = (bench.talk().await, bench.talk().await);
+        one.send("connections --count").await;
+        bench.until_done("connections 7").await;
+        two.send("kill 1").await;
+        one.answer().await;
+        two.answer().await;
+        let done = bench.fake.done.borrow();
+        let place = |what: &str| done.iter().position(|done| done == what).unwrap();
+        assert!(place("kill 1") < place("connections 273"), "{done:?}");
+    })
+    .await;
 }
