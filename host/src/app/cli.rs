@@ -12,8 +12,8 @@ use crate::{
     app::{check, passwd, serve},
     config::{Config, Diagnostics},
     monitor::{
-        client::{self, Client, ClientError},
-        protocol,
+        client::{Client, ClientError},
+        console, protocol,
     },
 };
 
@@ -58,7 +58,7 @@ enum Command {
         )]
         words: Vec<String>,
     },
-    /// Run monitor commands as they are typed, one a line, until the input ends or `quit`
+    /// Run monitor commands as they are typed: on a terminal with history and completion; else line by line, exit status 0 if all succeeded
     Monitor {
         #[command(flatten)]
         host: Host,
@@ -117,10 +117,10 @@ pub fn run() -> ExitCode {
             Ok(text) => print(&text),
             Err(sentence) => fail(&sentence),
         },
-        Command::Ctl { host, json, words } => {
-            on_socket(&host, |socket| Client::connect(socket)?.run(words, json))
-        }
-        Command::Monitor { host } => on_socket(&host, client::interactive),
+        Command::Ctl { host, json, words } => on_socket(&host, |socket| {
+            Client::connect(&Client::runtime()?, socket)?.run(words, json)
+        }),
+        Command::Monitor { host } => on_socket(&host, console::run),
     }
 }
 

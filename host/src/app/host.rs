@@ -27,6 +27,7 @@ use crate::{
         attach,
         generation::{Generation, Phase},
         instance,
+        library::file,
         lifecycle::{self, Refused},
         offer::Metric,
         registry::Registry,
@@ -467,6 +468,18 @@ impl Control for Host {
             }
         }
         commands
+    }
+
+    fn libraries(&self) -> Later<'_, Vec<String>> {
+        Box::pin(async {
+            let folder = self.registry.config().plugin_dir.clone();
+            // Without room on the pool, or a folder, there is nothing to name.
+            let job = self.registry.host_pool.submit(move || file::libraries(&folder));
+            match job {
+                Ok(job) => job.await.ok().and_then(Result::ok).unwrap_or_default(),
+                Err(_) => Vec::new(),
+            }
+        })
     }
 
     fn config(&self) -> Rc<Config> {

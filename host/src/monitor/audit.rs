@@ -75,6 +75,11 @@ fn redacted(words: &[String]) -> String {
     line
 }
 
+/// Whether a word is a `key=value` whose value is not to be kept anywhere.
+pub(super) fn holds_secret(words: &[String]) -> bool {
+    words.iter().any(|word| redacted_word(word) != *word)
+}
+
 fn redacted_word(word: &str) -> String {
     let (option, pair) = match word.strip_prefix("--").and_then(|option| option.split_once('=')) {
         Some((option, pair)) if pair.contains('=') => (format!("--{option}="), pair),

@@ -38,6 +38,8 @@ pub trait Control {
     fn routes(&self) -> Vec<RouteStatus>;
     /// The commands that plugins have registered.
     fn commands(&self) -> Vec<PluginCommand>;
+    /// The names of the libraries in `plugin_dir`.
+    fn libraries(&self) -> Later<'_, Vec<String>>;
     /// The configuration in force.
     fn config(&self) -> Rc<Config>;
 

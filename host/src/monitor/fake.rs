@@ -227,6 +227,10 @@ impl Control for Fake {
         vec![PluginCommand { instance, name, usage, summary, role: Role::Operator, changes: true }]
     }
 
+    fn libraries(&self) -> Later<'_, Vec<String>> {
+        Box::pin(async { vec!["echo".to_owned(), "http".to_owned()] })
+    }
+
     fn config(&self) -> Rc<Config> {
         let text = "[[plugin]]\nname = \"site\"\nlibrary = \"http-files\"\n[plugin.config]\ntoken = \"abc\"\n";
         Rc::new(Config::parse(&Source::new("medusa.toml", "/etc", text)).unwrap())

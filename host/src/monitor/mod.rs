@@ -5,6 +5,7 @@
 pub mod client;
 pub mod command;
 pub mod commands;
+pub mod console;
 pub mod control;
 pub mod output;
 pub mod protocol;

@@ -202,7 +202,8 @@ async fn run(
     found: Result<Found, Failure>,
     out: Output,
 ) -> u8 {
-    let mut entry = audit::Entry::begin(peer, request.command.clone());
+    let is_audited = found.as_ref().map_or(true, Found::is_audited);
+    let mut entry = is_audited.then(|| audit::Entry::begin(peer, request.command.clone()));
     // A task of its own, so that a panic in it is an answer and not the end of the session.
     let result = match found {
         Ok(found) if shared.role(peer).is_none_or(|role| role < found.role()) => {
@@ -218,7 +219,9 @@ async fn run(
         Ok(()) => protocol::DONE,
         Err(failure) => report(failure, &out).await,
     };
-    entry.exit = exit;
+    if let Some(entry) = &mut entry {
+        entry.exit = exit;
+    }
     exit
 }
 

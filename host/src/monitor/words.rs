@@ -20,6 +20,21 @@ pub fn split(line: &str) -> Result<Vec<String>, Unclosed> {
     Ok(words)
 }
 
+/// The words of a line that is being typed, and where the last of them begins; that one is empty if it is not begun. `None` where it
+/// stands in quotes.
+pub fn partial(line: &str) -> Option<(Vec<String>, usize)> {
+    let start = line
+        .rfind(char::is_whitespace)
+        .map_or(0, |at| at + line[at..].chars().next().map_or(0, char::len_utf8));
+    let (head, last) = line.split_at(start);
+    if last.contains(['\'', '"', '\\']) || head.ends_with("\\ ") {
+        return None;
+    }
+    let mut words = split(head).ok()?;
+    words.push(last.to_owned());
+    Some((words, start))
+}
+
 fn quoted(quote: char, chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), Unclosed> {
     loop {
         match chars.next().ok_or(Unclosed(quote))? {
@@ -33,6 +48,25 @@ fn quoted(quote: char, chars: &mut std::str::Chars<'_>, word: &mut String) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_are_being_typed() {
+        let check = |line: &str, expected: Option<(&[&str], usize)>| {
+            let found = partial(line);
+            let found = found.as_ref().map(|(words, start)| {
+                (words.iter().map(String::as_str).collect::<Vec<_>>(), *start)
+            });
+            assert_eq!(found, expected.map(|(words, start)| (words.to_vec(), start)), "{line}");
+        };
+        check("", Some((&[""], 0)));
+        check("lo", Some((&["lo"], 0)));
+        check("log ", Some((&["log", ""], 4)));
+        check("load 'a b' --li", Some((&["load", "a b", "--li"], 11)));
+        check("load\u{3000}x", Some((&["load", "x"], 7)));
+        check("load 'a b", None);
+        check("load 'a", None);
+        check("load a\\ ", None);
+    }
 
     #[test]
     fn lines() {

@@ -1,5 +1,6 @@
 //! The table of commands, and finding one by the words that were typed.
 
+mod complete;
 mod configuration;
 mod connections;
 mod help;
@@ -266,6 +267,18 @@ pub const COMMANDS: &[Command] = &[
         run: |call| Box::pin(log::level(call)),
     },
     Command {
+        name: COMPLETE,
+        arguments: &[argument(
+            Form::Rest,
+            "WORD",
+            "a line so far; the last is the one being typed",
+        )],
+        summary: "what may stand for the last word, for shells and `medusa monitor`",
+        role: Role::Viewer,
+        changes: false,
+        run: |call| Box::pin(complete::complete(call)),
+    },
+    Command {
         name: "shutdown",
         arguments: &[],
         summary: "drain, then stop the host",
@@ -274,6 +287,9 @@ pub const COMMANDS: &[Command] = &[
         run: |call| Box::pin(lifecycle::shutdown(call)),
     },
 ];
+
+/// The command that is asked at each Tab, and so is not worth a line of the log.
+const COMPLETE: &str = "complete";
 
 /// The word that asks for JSON, wherever it stands.
 const JSON: &str = "--json";
@@ -317,6 +333,11 @@ impl Found {
             Found::Builtin(command, _) => command.name.to_owned(),
             Found::Plugin(command, _) => format!("{} {}", command.instance, command.name),
         }
+    }
+
+    /// Whether its use is worth a line of the log.
+    pub fn is_audited(&self) -> bool {
+        !matches!(self, Found::Builtin(command, _) if command.name == COMPLETE)
     }
 
     /// Who may use it.

@@ -261,3 +261,49 @@ async fn others_are_answered_between_two_parts_of_a_long_list() {
     })
     .await;
 }
+
+async fn check_candidates(words: &[&str], expected: &[&str]) {
+    let fake = Fake { connections: RefCell::new(Some(many())), ..Fake::default() };
+    fake.instances.set(1);
+    let line = words.iter().map(|word| format!(" '{word}'")).collect::<String>();
+    with_monitor(fake, Limits::default(), |bench| async move {
+        let (text, exit) = bench.talk().await.ask(&format!("complete --json -- {line}")).await;
+        let found: Vec<String> = serde_json::from_str(&text).unwrap();
+        assert_eq!(exit, 0);
+        assert_eq!(found, expected, "{line}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_may_be_typed_is_known() {
+    check_candidates(&["lo"], &["load", "log"]).await;
+    check_candidates(&["ch"], &["chat"]).await;
+    check_candidates(&["chat", ""], &["kick"]).await;
+    check_candidates(&["config", "s"], &["show"]).await;
+    check_candidates(&["help", "config", ""], &["apply", "check", "show"]).await;
+    check_candidates(&["log", "le"], &["level"]).await;
+    check_candidates(&["log", "level", "w"], &["warn"]).await;
+    check_candidates(&["load", ""], &["site"]).await;
+    check_candidates(&["config", "show", ""], &["site"]).await;
+    check_candidates(&["unload", ""], &["web"]).await;
+    check_candidates(&["unload", "web", "--"], &["--json", "--now"]).await;
+    check_candidates(&["unload", "web", ""], &[]).await;
+    check_candidates(&["unload", "--now", "w"], &["web"]).await;
+    check_candidates(&["load", "x", "--li"], &["--library", "--listen"]).await;
+    check_candidates(&["load", "x", "--library", ""], &["echo", "http"]).await;
+    check_candidates(&["load", "x", "--library=h"], &["--library=http"]).await;
+    check_candidates(&["load", "x", "--library", "http", "--li"], &["--listen"]).await;
+    check_candidates(&["load", "x", "--attach", ""], &["web"]).await;
+    check_candidates(&["load", "x", "--path", ""], &["/dav"]).await;
+    check_candidates(&["kill", "2"], &["2"]).await;
+    check_candidates(&["routes", "move", ""], &["3"]).await;
+    check_candidates(&["routes", "move", "3", "b"], &["back", "before"]).await;
+    check_candidates(&["routes", "move", "3", "before", ""], &["3"]).await;
+    check_candidates(&["connections", "web", "w"], &["web"]).await;
+    check_candidates(&["connections", "--state", "pa"], &["parked"]).await;
+    check_candidates(&["connections", "--local", ""], &["[::1]:80"]).await;
+    check_candidates(&["connections", "--peer", "10.0.0."], &["10.0.0.2", "10.0.0.4", "10.0.0.6"])
+        .await;
+    check_candidates(&["frobnicate", ""], &[]).await;
+}

@@ -50,6 +50,24 @@ pub fn read(path: &Path) -> io::Result<Pages> {
     Ok(bytes)
 }
 
+/// The names under which the libraries in a folder are loaded, sorted. It blocks.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn libraries(folder: &Path) -> io::Result<Vec<String>> {
+    let libraries = fs::read_dir(folder)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension() == Some("so".as_ref()));
+    let mut names: Vec<String> = libraries.filter_map(|path| stem(&path)).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn stem(path: &Path) -> Option<String> {
+    Some(path.file_stem()?.to_str()?.to_owned())
+}
+
 /// What there is instead of the file.
 fn absent(path: &Path) -> String {
     let folder = match path.parent() {
@@ -57,16 +75,9 @@ fn absent(path: &Path) -> String {
         _ => Path::new("."),
     };
     let shown = folder.display();
-    let Ok(entries) = fs::read_dir(folder) else {
+    let Ok(names) = libraries(folder) else {
         return format!("there is no folder {shown}; name another, or build the library into it");
     };
-    let stem = |path: &Path| Some(path.file_stem()?.to_str()?.to_owned());
-    let libraries = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension() == Some("so".as_ref()));
-    let mut names: Vec<String> = libraries.filter_map(|path| stem(&path)).collect();
-    names.sort();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     if names.is_empty() {
         return format!("there is no such file, and no library at all in {shown}");
