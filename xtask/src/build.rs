@@ -50,10 +50,23 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
 }
 
 /// Builds and fills the tree.
+pub(crate) fn build(workspace: &Workspace, plan: &Plan) -> Result<Tree> {
+    let tree = programs(workspace, plan)?;
+    let site = workspace.root.join("site");
+    tree.place_folder(&site, "site")?;
+    tree.place_zeros(LARGE_FILE_BYTES, "site/files/large.bin")?;
+    // A server that runs keeps the configuration that it was started with, with its port.
+    if !tree.is_served() {
+        tree.write(&sample::configuration(&tree, sample::HTTP_PORT), "medusa.toml")?;
+    }
+    Ok(tree)
+}
+
+/// Builds host and plugins, and places them in the tree.
 ///
 /// Host, plugins and fixtures are three runs of cargo: in one run cargo would give tokio in every plugin the features
 /// that only the host may have.
-pub(crate) fn build(workspace: &Workspace, plan: &Plan) -> Result<Tree> {
+pub(crate) fn programs(workspace: &Workspace, plan: &Plan) -> Result<Tree> {
     let tree = Tree { root: plan.tree.clone() };
     let host: Vec<_> =
         workspace.of_kind(Kind::Other).filter(|package| package.name == "medusa").collect();
@@ -63,13 +76,6 @@ pub(crate) fn build(workspace: &Workspace, plan: &Plan) -> Result<Tree> {
     place_libraries(workspace, plan, &tree, Kind::Plugin, "plugins")?;
     if plan.with_fixtures {
         place_libraries(workspace, plan, &tree, Kind::Fixture, "fixtures")?;
-    }
-    let site = workspace.root.join("site");
-    tree.place_folder(&site, "site")?;
-    tree.place_zeros(LARGE_FILE_BYTES, "site/files/large.bin")?;
-    // A server that runs keeps the configuration that it was started with, with its port.
-    if !tree.is_served() {
-        tree.write(&sample::configuration(&tree, sample::HTTP_PORT), "medusa.toml")?;
     }
     Ok(tree)
 }

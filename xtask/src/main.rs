@@ -6,6 +6,7 @@ mod arguments;
 mod bench;
 mod build;
 mod cargo;
+mod dist;
 mod new_plugin;
 mod packages;
 mod run;
@@ -30,6 +31,8 @@ cargo xtask COMMAND
   test [FILTER] [--quick]      formatting, lints, tidy, then every test; --quick leaves the first three out
   build [--debug]              leave a runnable tree in target/medusa: bin/medusa, plugins/NAME.so, medusa.toml, site/
         [--profile P] [--tree DIR] [--fixtures]
+  dist [--profile P] [--to DIR]
+                               pack target/dist/medusa-VERSION-TARGET.tar.gz: program, plugins, unit for systemd, documents
   new-plugin NAME [--http]     make a plugin that builds, has a test and can be loaded; in plugins/, or in --path
         [--path DIR]
   tidy                         check layers, file heads, unsafe code, documents and links
@@ -54,6 +57,7 @@ fn run(words: Vec<String>) -> Result<()> {
         Some("run") => run::run(arguments),
         Some("test") => test::run(arguments),
         Some("build") => build::run(arguments),
+        Some("dist") => dist::run(arguments),
         Some("new-plugin") => new_plugin::run(arguments),
         Some("tidy") => tidy::run(arguments),
         Some("soak") => soak::run(arguments),

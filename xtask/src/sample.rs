@@ -9,10 +9,20 @@ pub(crate) const HTTP_PORT: u16 = 8080;
 
 /// The text, for the plugins that the tree holds.
 pub(crate) fn configuration(tree: &Tree, http_port: u16) -> String {
+    let remark = "# The sample configuration. `cargo xtask build` and `run` write it anew: copy it before you change it.\n\
+        # Relative paths are relative to this file.\n\n";
+    remark.to_owned() + &settings(tree, http_port)
+}
+
+/// The same for a tree that nobody builds anew.
+pub(crate) fn for_others(tree: &Tree) -> String {
+    let remark = "# The sample configuration: a site on loopback. Relative paths are relative to this file.\n\n";
+    remark.to_owned() + &settings(tree, HTTP_PORT)
+}
+
+fn settings(tree: &Tree, http_port: u16) -> String {
     let mut text = String::from(
-        "# The sample configuration. `cargo xtask build` and `run` write it anew: copy it before you change it.\n\
-         # Relative paths are relative to this file.\n\n\
-         [host]\nplugin_dir = \"plugins\"\nstate_dir = \"state\"\n\n\
+        "[host]\nplugin_dir = \"plugins\"\nstate_dir = \"state\"\n\n\
          [monitor]\nsocket = \"run/medusa.sock\"\n",
     );
     if tree.has_plugin("http") {

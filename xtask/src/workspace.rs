@@ -21,6 +21,7 @@ pub(crate) struct Package {
     /// cargo's identifier, which its messages repeat.
     pub(crate) id: String,
     pub(crate) name: String,
+    pub(crate) version: String,
     pub(crate) kind: Kind,
     /// Arguments for rustc that only this package gets: `rustc` in its `[package.metadata.medusa]`.
     pub(crate) rustc: Vec<String>,
@@ -80,6 +81,7 @@ impl Package {
         Ok(Self {
             id: text_of(&package["id"])?.to_owned(),
             name: text_of(&package["name"])?.to_owned(),
+            version: text_of(&package["version"])?.to_owned(),
             kind,
             rustc: rustc.filter_map(Value::as_str).map(str::to_owned).collect(),
         })
