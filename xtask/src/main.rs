@@ -33,8 +33,10 @@ cargo xtask COMMAND
         [--profile P] [--tree DIR] [--fixtures]
   dist [--profile P] [--to DIR]
                                pack target/dist/medusa-VERSION-TARGET.tar.gz: program, plugins, unit for systemd, documents
-  new-plugin NAME [--http]     make a plugin that builds, has a test and can be loaded; in plugins/, or in --path
-        [--path DIR]
+  new-plugin NAME [--path DIR] make a plugin that builds, has a test and can be loaded; in plugins/, or in --path
+        [--session]            it serves connections, with --session such as rest between their turns;
+        [--http|--filter|--observer]
+                               or it answers HTTP requests, stands before those that do, or hears what became of them
   tidy                         check layers, file heads, unsafe code, documents and links
   soak [NAME] [--list]         run the tests with their full counts and record the outcome under benches/runs
   bench [--rounds N]           measure beside nginx, lighttpd and static hyper, and record it there too; benches/README.md

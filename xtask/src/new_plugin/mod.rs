@@ -1,4 +1,4 @@
-//! `cargo xtask new-plugin NAME [--http] [--path DIR]`: a plugin that builds, has a test and can be loaded.
+//! `cargo xtask new-plugin NAME [--http|--filter|--observer|--session] [--path DIR]`: a plugin that builds, has a test and can be loaded.
 
 use std::{
     env, fs,
@@ -22,8 +22,57 @@ enum Place {
     Alone(PathBuf),
 }
 
+/// What the plugin is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// Serves connections, a task for each.
+    Service,
+    /// Serves connections that rest between their turns.
+    Session,
+    /// Answers requests.
+    Handler,
+    /// Stands before those that answer.
+    Filter,
+    /// Hears what became of requests.
+    Observer,
+}
+
+impl Kind {
+    const OPTIONS: [(&str, Kind); 4] = [
+        ("--session", Kind::Session),
+        ("--http", Kind::Handler),
+        ("--filter", Kind::Filter),
+        ("--observer", Kind::Observer),
+    ];
+
+    fn take(arguments: &mut Arguments) -> Result<Kind> {
+        let given = Kind::OPTIONS.into_iter().filter(|(option, _)| arguments.flag(option));
+        match given.collect::<Vec<_>>()[..] {
+            [] => Ok(Kind::Service),
+            [(_, kind)] => Ok(kind),
+            [(one, _), (two, _), ..] => Err(Usage::of(format!(
+                "`{one}` and `{two}` are two kinds of plugin; give one, and add the other to its code"
+            ))),
+        }
+    }
+
+    fn code(self) -> &'static str {
+        match self {
+            Kind::Service => include_str!("service.rs.txt"),
+            Kind::Session => include_str!("session.rs.txt"),
+            Kind::Handler => include_str!("http.rs.txt"),
+            Kind::Filter => include_str!("filter.rs.txt"),
+            Kind::Observer => include_str!("observer.rs.txt"),
+        }
+    }
+
+    fn extends_http(self) -> bool {
+        matches!(self, Kind::Handler | Kind::Filter | Kind::Observer)
+    }
+}
+
 pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
-    let is_http = arguments.flag("--http");
+    let kind = Kind::take(&mut arguments)?;
     let path = arguments.option("--path")?;
     let Some(name) = arguments.positional() else {
         return Err(Usage::of(
@@ -44,7 +93,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<()> {
         )
         .into());
     }
-    for (file, text) in files(&root, &place, &name, is_http) {
+    for (file, text) in files(&root, &place, &name, kind) {
         let path = folder.join(file);
         fs::create_dir_all(path.parent().unwrap_or(folder))
             .and_then(|()| fs::write(&path, text))
@@ -85,21 +134,21 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// The files of the new crate with their texts.
-fn files(root: &Path, place: &Place, name: &str, is_http: bool) -> [(&'static str, String); 3] {
+fn files(root: &Path, place: &Place, name: &str, kind: Kind) -> [(&'static str, String); 3] {
     let filled = |text: &str| {
         text.replace("{{package}}", &place.package_keys())
+            .replace("{{more}}", &place.more(kind))
             .replace("{{sdk}}", &place.sdk(root))
             .replace("{{end}}", place.end_of_manifest())
             .replace("{{build}}", &place.build_line())
-            .replace("{{load}}", &place.load_line(root, is_http))
+            .replace("{{load}}", &place.load_line(root, kind))
             .replace("{{guide}}", &place.guide(root))
             .replace("{{name}}", name)
             .replace("{{file}}", &name.replace('-', "_"))
     };
-    let code = if is_http { include_str!("http.rs.txt") } else { include_str!("service.rs.txt") };
     [
         ("Cargo.toml", filled(include_str!("Cargo.toml.txt"))),
-        ("src/lib.rs", filled(code)),
+        ("src/lib.rs", filled(kind.code())),
         ("README.md", filled(include_str!("README.md.txt"))),
     ]
 }
@@ -136,6 +185,17 @@ impl Place {
         }
     }
 
+    /// What else it depends on, as lines.
+    fn more(&self, kind: Kind) -> String {
+        match (kind, self) {
+            (Kind::Session, Self::Member(_)) => "serde.workspace = true\n".into(),
+            (Kind::Session, Self::Alone(_)) => {
+                "serde = { version = \"1\", features = [\"derive\"] }\n".into()
+            }
+            _ => String::new(),
+        }
+    }
+
     fn end_of_manifest(&self) -> &'static str {
         match self {
             Self::Member(_) => "[lints]\nworkspace = true",
@@ -160,7 +220,7 @@ impl Place {
     }
 
     /// The command that loads it into the server of `cargo xtask run`.
-    fn load_line(&self, root: &Path, is_http: bool) -> String {
+    fn load_line(&self, root: &Path, kind: Kind) -> String {
         let (tree, library) = match self {
             Self::Member(_) => ("target/medusa".into(), "{{name}}"),
             Self::Alone(_) => (
@@ -168,7 +228,7 @@ impl Place {
                 "target/release/libmedusa_{{file}}.so",
             ),
         };
-        let place = if is_http { "--attach web" } else { "--listen 127.0.0.1:7070" };
+        let place = if kind.extends_http() { "--attach web" } else { "--listen 127.0.0.1:7070" };
         format!(
             "{tree}/bin/medusa ctl --config {tree}/medusa.toml load {{{{name}}}} --library {library} {place}"
         )
@@ -216,8 +276,8 @@ mod tests {
         for place in
             [Place::Member("/srv/medusa/plugins/a-b".into()), Place::Alone("/srv/a-b".into())]
         {
-            for is_http in [true, false] {
-                for (file, text) in files(root, &place, "a-b", is_http) {
+            for kind in Kind::OPTIONS.map(|(_, kind)| kind).into_iter().chain([Kind::Service]) {
+                for (file, text) in files(root, &place, "a-b", kind) {
                     assert!(!text.contains("{{") || file.ends_with(".rs"), "{file}: {text}");
                     assert!(
                         !["{{name}}", "{{file}}"].iter().any(|hole| text.contains(hole)),
