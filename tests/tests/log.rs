@@ -124,3 +124,50 @@ fn a_changed_level_is_in_force_after_the_configuration_is_applied() {
     server.ctl(["config", "apply"]).succeeded();
     assert!(shows("trace"));
 }
+
+#[test]
+fn the_log_is_shown_and_followed_for_one_instance_and_by_severity() {
+    let instance = |name: &str| {
+        format!("[[plugin]]\nname = \"{name}\"\nlibrary = \"echo\"\nlisten = [\"127.0.0.1:0\"]\n")
+    };
+    let server = Server::start(&(instance("one") + &instance("two")));
+    let lines = |words: &[&str]| {
+        let said = server.ctl(words).succeeded().to_owned();
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let about = lines(&["log", "50", "--instance", "one"]);
+    assert!(
+        !about.is_empty() && about.iter().all(|line| line.contains("instance=\"one\"")),
+        "{about:?}"
+    );
+    assert_eq!(lines(&["log", "--instance", "one", "--level", "warn"]), [""; 0]);
+    let both = lines(&["log", "50", "--instance", "one", "--instance", "two"]);
+    assert!(both.iter().any(|line| line.contains("instance=\"two\"")), "{both:?}");
+    server.ctl(["log", "--instance", "tow"]).refused("did you mean `two`?");
+
+    let mut follows = server.ctl_command();
+    follows.args(["log", "follow", "--instance", "two"]).stdout(Stdio::piped());
+    let mut follows = follows.spawn().expect("it can be run");
+    let mut told = std::io::BufReader::new(follows.stdout.take().expect("it was asked for"));
+    let first = std::thread::spawn(move || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut told, &mut line).map(|_| line)
+    });
+    // It is not known when it has begun to follow.
+    wait_until("a line to be told", PATIENCE, || {
+        for name in ["one", "two"] {
+            server.ctl(["reload", name]).succeeded();
+        }
+        first.is_finished()
+    });
+    let line = first.join().expect("reading does not panic").expect("it is text");
+    assert!(line.contains("instance=\"two\""), "{line}");
+    follows.kill().expect("it is ours");
+    follows.wait().expect("it is ours");
+    // Whoever is gone may be looked for still.
+    server.ctl(["load", "three", "--library", "echo", "--listen", "127.0.0.1:0"]).succeeded();
+    server.ctl(["unload", "three"]).succeeded();
+    assert!(
+        lines(&["log", "50", "--instance", "three"]).iter().any(|line| line.contains("unloaded"))
+    );
+}

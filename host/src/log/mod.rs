@@ -17,8 +17,11 @@ use std::{
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload};
 
-pub use crate::log::ring::{Batch, Follower};
-use crate::log::{queue::Queue, ring::Ring};
+pub use crate::log::ring::{Batch, Follower, LogLine};
+use crate::log::{
+    queue::Queue,
+    ring::{Keep, Names, Ring},
+};
 
 /// The target of audit lines.
 pub const AUDIT: &str = "audit";
@@ -117,7 +120,17 @@ impl Log {
 
     /// The last lines, the oldest first; at most `count`.
     pub fn last(&self, count: usize) -> Vec<String> {
-        self.ring.last(count)
+        self.last_of(count, |_| true)
+    }
+
+    /// The last lines of those that are wanted, the oldest first; at most `count`.
+    pub fn last_of(&self, count: usize, wants: impl Fn(&LogLine) -> bool) -> Vec<String> {
+        self.ring.last(count, wants)
+    }
+
+    /// Whether a line that is kept is about the instance.
+    pub fn names(&self, instance: &str) -> bool {
+        self.ring.is_named(instance)
     }
 
     /// The lines from now on.
@@ -128,7 +141,7 @@ impl Log {
     /// Adds a line as if it had been logged.
     #[cfg(test)]
     pub(crate) fn note(&self, line: &str) {
-        self.ring.push(line.to_owned());
+        self.ring.push(LogLine { text: line.to_owned(), level: Level::INFO, instance: None });
     }
 
     /// A log that nothing is written to.
@@ -169,15 +182,14 @@ impl Log {
         let writer = move || out.sender();
         let ring = Arc::new(Ring::new(options.lines_kept, options.line_bytes_max));
         let (filter, handle) = reload::Layer::new(targets(options.level));
-        let kept = ring.clone();
-        let keep = move || ring::Line::new(kept.clone());
+        let keep = Keep(ring.clone());
         let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(writer);
         let copy = fmt::layer().with_ansi(false).with_writer(keep);
         let (lines, copy) = match options.format {
             Format::Text => (lines.boxed(), copy.boxed()),
             Format::Json => (lines.json().boxed(), copy.json().boxed()),
         };
-        let subscriber = Registry::default().with(filter).with(vec![lines, copy]);
+        let subscriber = Registry::default().with(filter).with(vec![lines, Names.boxed(), copy]);
         (Log { ring, queue, filter: handle }, subscriber)
     }
 }
@@ -258,6 +270,24 @@ mod tests {
             assert_eq!(log.level(), Level::TRACE);
             log.reconfigure(Level::INFO, Level::WARN);
             assert_eq!(log.level(), Level::WARN);
+        });
+    }
+
+    #[test]
+    fn lines_are_found_by_instance_and_severity() {
+        with_log(Format::Text, |log| {
+            tracing::warn!(instance = "web", "one");
+            tracing::info!(instance = %"site", "two instance=web");
+            tracing::info!("three");
+            let found = |wants: fn(&LogLine) -> bool| {
+                let lines = log.last_of(9, wants);
+                lines.iter().map(|line| line.contains("one")).collect::<Vec<_>>()
+            };
+            assert_eq!(found(|line| line.instance.as_deref() == Some("web")), [true]);
+            assert_eq!(found(|line| line.instance.as_deref() == Some("site")), [false]);
+            assert_eq!(found(|line| line.instance.is_none()), [false]);
+            assert_eq!(found(|line| line.level <= Level::WARN), [true]);
+            assert!(log.names("site") && !log.names("one"));
         });
     }
 

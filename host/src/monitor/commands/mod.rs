@@ -240,7 +240,11 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "log",
-        arguments: &[argument(Form::Optional, "N", "how many lines; 20 if not said")],
+        arguments: &[
+            argument(Form::Optional, "N", "how many lines; 20 if not said"),
+            ABOUT_INSTANCE,
+            AT_LEVEL,
+        ],
         summary: "the last lines of the log",
         role: Role::Viewer,
         changes: false,
@@ -248,7 +252,7 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "log follow",
-        arguments: &[],
+        arguments: &[ABOUT_INSTANCE, AT_LEVEL],
         summary: "the log as it grows",
         role: Role::Viewer,
         changes: false,
@@ -287,6 +291,14 @@ pub const COMMANDS: &[Command] = &[
         run: |call| Box::pin(lifecycle::shutdown(call)),
     },
 ];
+
+const ABOUT_INSTANCE: Argument =
+    argument(Form::Values("NAME"), "instance", "only lines about this instance");
+const AT_LEVEL: Argument = argument(
+    Form::Value("LEVEL"),
+    "level",
+    "only lines that are at least so severe, among those that are logged",
+);
 
 /// The command that is asked at each Tab, and so is not worth a line of the log.
 const COMPLETE: &str = "complete";

@@ -50,6 +50,11 @@ async fn what_there_is_is_shown() {
     check("log", 0, "").await;
     check("log x", 2, "N is a number").await;
     check("log level loud", 2, "is not a level").await;
+    check("log --level loud", 2, "is not a level").await;
+    check("log follow --level wran", 2, "did you mean `warn`?").await;
+    check("log --instance sit", 1, "did you mean `site`?").await;
+    check("log --instance site", 0, "").await;
+    check("log follow --instance nobody", 1, "there is no instance `nobody`").await;
 }
 
 #[tokio::test]
