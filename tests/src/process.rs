@@ -192,6 +192,20 @@ impl Process {
             .unwrap_or_else(|error| panic!("cannot limit process {}: {error}", self.pid));
     }
 
+    /// Allows it as many descriptors again as it may have at all.
+    ///
+    /// # Panics
+    ///
+    /// When the process is gone.
+    #[track_caller]
+    pub fn leave_descriptors(self) {
+        let max = Some(self.descriptors_max());
+        let limit = Rlimit { current: max, maximum: max };
+        let pid = Pid::from_raw(self.pid.cast_signed());
+        rustix::process::prlimit(pid, Resource::Nofile, limit)
+            .unwrap_or_else(|error| panic!("cannot limit process {}: {error}", self.pid));
+    }
+
     /// Processor time used by all its threads, to a hundredth of a second.
     ///
     /// # Panics

@@ -1,8 +1,8 @@
 //! Descriptors: as many as the process may have, and what happens when none is left.
 
-use std::process::Command;
+use std::{process::Command, thread, time::Duration};
 
-use medusa_tests::{Canary, Folder, Monitor, Server};
+use medusa_tests::{Canary, Client, Folder, Monitor, Server};
 
 /// Whether the library was gone could not be seen without a descriptor; it counted as mapped, and the next look at its heap
 /// was one at memory that was not there.
@@ -32,4 +32,37 @@ fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     let allowed = server.process().descriptors_max();
     assert!(allowed > 256, "{allowed}");
     server.wait_for_log(&format!("the process may have {allowed} descriptors"));
+}
+
+/// Who comes while no descriptor is left waits in the kernel, is served when there is one, and costs nothing meanwhile; the log has one
+/// line of it, which says what to do.
+#[test]
+fn without_a_free_descriptor_clients_wait_and_the_loop_rests() {
+    let server = Server::start(
+        "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n\
+         [plugin.config]\nhealth = \"/up\"\n",
+    );
+    let address = server.address("web");
+    assert_eq!(Client::connect(address).get("/up").status, 200);
+    server.process().leave_no_descriptor();
+    let waiting: Vec<_> =
+        (0..3).map(|_| thread::spawn(move || Client::connect(address).get("/up").status)).collect();
+    server.wait_for_log("wait to be accepted");
+    let (before, span) = (server.process().cpu_time(), Duration::from_secs(1));
+    // Not for something to happen, but to see that little does.
+    thread::sleep(span);
+    let spent = server.process().cpu_time() - before;
+    assert!(spent < span / 4, "{spent:?}");
+    server.process().leave_descriptors();
+    for client in waiting {
+        assert_eq!(client.join().expect("a client is answered"), 200);
+    }
+    let log = server.log();
+    assert_eq!(log.matches("wait to be accepted").count(), 1, "{log}");
+    assert!(log.contains("LimitNOFILE="), "{log}");
+    // Whoever comes later finds nothing in the way.
+    medusa_tests::wait_until("the log to say that it is over", Duration::from_secs(30), || {
+        Client::connect(address).get("/up").status == 200
+            && server.log().contains("are accepted again")
+    });
 }

@@ -108,3 +108,14 @@ fn many_connections_rest_and_each_is_answered() {
     rest(&server, 100);
     assert!(server.process().descriptors().len() <= before - 200);
 }
+
+#[test]
+fn a_client_that_says_nothing_is_accepted_after_a_while_and_its_time_is_bounded() {
+    let (server, address) = server("head_timeout = \"300 ms\"");
+    let mut silent = Client::connect(address);
+    // Whoever speaks is not kept waiting by whoever does not.
+    assert_eq!(Client::connect(address).get("/a.txt").text(), "a\n");
+    assert_eq!(silent.end(), End::Eof);
+    let listeners = server.ctl_json(["listeners"]);
+    assert_eq!(listeners[0]["accepted"], 2, "{listeners}");
+}

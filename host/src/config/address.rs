@@ -17,6 +17,8 @@ pub struct Listen {
     pub address: Address,
     /// The `[tls.NAME]` that its connections begin with; none for plain text.
     pub tls: Option<String>,
+    /// Whether a connection is accepted only once its client has said something; where nothing is said, the kind of plugin decides.
+    pub deferred: Option<bool>,
 }
 
 /// An address to listen on. It is written as it is read: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/x.sock`.

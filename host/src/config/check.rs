@@ -252,6 +252,12 @@ mod tests {
             &listen("[\"x\", {tls = 1}, {address = \"y\", ssl = 1}]"),
             &["\"x\"", "no address", "`tls` must", "\"y\"", "`ssl`"],
         );
+        check(
+            &listen(
+                "[{address = \"[::]:80\", deferred = 1}, {address = \"unix:x\", deferred = true}]",
+            ),
+            &["`deferred` must", "`deferred` is of TCP"],
+        );
         check(&plugins(&["name = \"a\"; path = \"/x\""]), &["`path` narrows"]);
         let path = |path: &str| {
             plugins(&["name = \"a\"", &format!("name = \"b\"; attach = \"a\"; path = \"{path}\"")])

@@ -256,7 +256,7 @@ fn listen(section: &mut Section<'_>) -> (Vec<Listen>, Places) {
 }
 
 fn listen_entry(section: &mut Section<'_>, entry: &Value) -> Option<(Listen, Span)> {
-    let plain = |address| Some((Listen { address, tls: None }, Span::default()));
+    let plain = |address| Some((Listen { address, tls: None, deferred: None }, Span::default()));
     match &entry.data {
         Data::String(text) => plain(address(section, Text { text, span: entry.span.clone() })?),
         Data::Integer(port @ 0..=65535) => {
@@ -266,7 +266,7 @@ fn listen_entry(section: &mut Section<'_>, entry: &Value) -> Option<(Listen, Spa
         }
         Data::Table(table) => {
             let mut section = section.within("an entry of `listen`", table);
-            section.only(&["address", "tls"]);
+            section.only(&["address", "tls", "deferred"]);
             if table.get("address").is_none() {
                 section.problem(
                     &entry.span,
@@ -277,8 +277,15 @@ fn listen_entry(section: &mut Section<'_>, entry: &Value) -> Option<(Listen, Spa
             let tls = section.string("tls");
             let span = tls.as_ref().map(|tls| tls.span.clone()).unwrap_or_default();
             let tls = tls.map(|tls| tls.text.to_owned());
+            let deferred = section.boolean("deferred");
             let text = section.string("address")?;
-            Some((Listen { address: address(&mut section, text)?, tls }, span))
+            let text_span = text.span.clone();
+            let address = address(&mut section, text)?;
+            if let (Address::Unix(_), Some(_)) = (&address, deferred) {
+                let help = "leave `deferred` away: a Unix socket tells of every connection at once";
+                section.problem(&text_span, "`deferred` is of TCP", help);
+            }
+            Some((Listen { address, tls, deferred }, span))
         }
         _ => {
             let message = format!("`listen` takes addresses, this is {}", entry.describe());

@@ -92,9 +92,15 @@ pub fn instance(instance: &Instance, host_limits: &Limits) -> String {
 
 fn listen(listen: &crate::config::Listen) -> String {
     let address = words::quote(&listen.address.to_string());
-    match &listen.tls {
-        Some(tls) => format!("{{ address = {address}, tls = \"{tls}\" }}"),
-        None => address,
+    let tls = listen.tls.as_ref().map(|tls| format!(", tls = \"{tls}\""));
+    let deferred = listen.deferred.map(|deferred| format!(", deferred = {deferred}"));
+    match (tls, deferred) {
+        (None, None) => address,
+        (tls, deferred) => format!(
+            "{{ address = {address}{}{} }}",
+            tls.unwrap_or_default(),
+            deferred.unwrap_or_default()
+        ),
     }
 }
 
@@ -147,7 +153,8 @@ mod tests {
 
     #[test]
     fn what_is_shown_reads_back_as_the_same() {
-        let text = "[tls.default]\n[[plugin]]\nname = \"a\"\nlibrary = \"x\"\nlisten = [\"[::1]:0\", {address = \"[::1]:1\", tls = \"default\"}]\n\
+        let text = "[tls.default]\n[[plugin]]\nname = \"a\"\nlibrary = \"x\"\nlisten = [\"[::1]:0\", {address = \"[::1]:1\", tls = \"default\", deferred = false}, \
+                    {address = \"[::1]:2\", deferred = true}]\n\
                     enabled = false\norder = 3\n[plugin.limits]\nstall_ms = 5\n[plugin.config]\nroot = \"a\\\"\\nb\"\nn = [1, 1.0]\n\
                     t = { a.b = 1, \"x y\" = true }\n[[plugin]]\nname = \"b\"\nlibrary = \"y\"\nattach = \"a\"\npath = \"/x\"\n";
         let parse = |text: &str| Config::parse(&Source::new("medusa.toml", "/srv", text)).unwrap();

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -29,7 +30,7 @@ impl Connection {
         place: Place,
         address: &Address,
         from: Option<SocketAddr>,
-        owner: Owner,
+        owner: Rc<Owner>,
     ) -> io::Result<Connection> {
         let stream = match address {
             Address::Tcp(address) => tcp(*address, from)?,

@@ -119,7 +119,7 @@ impl Connection {
     }
 
     /// Says who serves it from now on.
-    pub fn set_owner(&self, owner: Owner) {
+    pub fn set_owner(&self, owner: Rc<Owner>) {
         self.entry.owner.replace(owner);
     }
 
@@ -283,7 +283,7 @@ impl Connection {
     /// As [`Connection::poll_read`], and what the system says.
     pub(super) fn rest(&self) -> io::Result<Ref<'_, Stream>> {
         self.entry.check()?;
-        let rested = self.entry.moved(Stream::rest);
+        let rested = self.entry.rest();
         self.entry.writers.wake();
         rested?;
         Ok(self.entry.stream())

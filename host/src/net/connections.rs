@@ -76,7 +76,7 @@ pub struct ConnectionStatus {
     /// Its number; never used twice.
     pub id: u64,
     /// Who serves it.
-    pub owner: Owner,
+    pub owner: Rc<Owner>,
     /// Which of the instance's `listen` addresses it came in by; [`crate::net::connection::NO_LISTENER`] for others.
     pub listener: u32,
     /// The peer.

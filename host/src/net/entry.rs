@@ -38,9 +38,11 @@ pub(super) struct Entry {
     pub(super) bytes_in: Cell<u64>,
     pub(super) bytes_out: Cell<u64>,
     pub(super) state: Cell<State>,
-    pub(super) owner: RefCell<Owner>,
+    pub(super) owner: RefCell<Rc<Owner>>,
     /// Why nothing can be done with the connection any more.
     pub(super) end: Cell<Option<End>>,
+    /// What was done since the socket left the reactor, or came, without entering it.
+    done_at_rest: Cell<u8>,
     pub(super) place: Place,
 }
 
@@ -59,7 +61,7 @@ impl Entry {
         remote: Address,
         listener: u32,
         state: State,
-        owner: Owner,
+        owner: Rc<Owner>,
         place: Place,
     ) -> Rc<Entry> {
         let table = place.table();
@@ -77,6 +79,7 @@ impl Entry {
             state: Cell::new(state),
             owner: RefCell::new(owner),
             end: Cell::new(None),
+            done_at_rest: Cell::new(0),
             place,
         });
         entry.place.enter(&entry);
@@ -97,15 +100,18 @@ impl Entry {
         self.stream.borrow()
     }
 
-    /// Tries something on a socket that is not in the reactor; if it would have to wait, the socket enters the reactor. `None` if it is
-    /// there.
+    /// Tries something on a socket that is not in the reactor; if it would have to wait, or has been spared that for long, the socket
+    /// enters the reactor. `None` if it is there.
     pub(super) fn at_rest<T>(
         &self,
         mut attempt: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Option<io::Result<T>> {
         loop {
             let result = match &*self.stream() {
-                Stream::Resting(_) => attempt(self.stream().as_fd()),
+                Stream::Resting(_) if self.done_at_rest.get() < AT_REST_MAX => {
+                    attempt(self.stream().as_fd())
+                }
+                Stream::Resting(_) => Err(io::ErrorKind::WouldBlock.into()),
                 _ => return None,
             };
             match result {
@@ -113,9 +119,19 @@ impl Entry {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return self.enter_reactor().err().map(Err);
                 }
+                Ok(done) => {
+                    self.done_at_rest.set(self.done_at_rest.get() + 1);
+                    return Some(Ok(done));
+                }
                 result => return Some(result),
             }
         }
+    }
+
+    /// Has the socket leave the reactor, unless nobody had it enter.
+    pub(super) fn rest(&self) -> io::Result<()> {
+        self.done_at_rest.set(0);
+        self.moved(Stream::rest)
     }
 
     /// Has the socket enter the reactor, unless it is there.
@@ -128,7 +144,7 @@ impl Entry {
     }
 
     /// Moves the socket into the reactor or out of it. Where the kernel refuses that, the socket is closed, and the connection over.
-    pub(super) fn moved(&self, by: fn(&mut Stream) -> io::Result<()>) -> io::Result<()> {
+    fn moved(&self, by: fn(&mut Stream) -> io::Result<()>) -> io::Result<()> {
         let moved = by(&mut self.stream.borrow_mut());
         if moved.is_err() && self.end.get().is_none() {
             self.end.set(Some(End::Aborted));
@@ -207,6 +223,10 @@ impl Drop for Entry {
         self.place.leave();
     }
 }
+
+/// How many reads and writes one turn may have before the socket has to enter the reactor, which has tasks take turns: a peer that never
+/// lets anybody wait would have the loop to itself.
+const AT_REST_MAX: u8 = 64;
 
 /// For sockets that have no name, and for what is no socket any more.
 const NO_ADDRESS: Address = Address::Unix(PathBuf::new());

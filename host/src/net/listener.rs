@@ -2,10 +2,17 @@
 
 use std::{
     cell::{Cell, RefCell},
+    ffi::OsStr,
     fmt, fs,
     future::{Future, poll_fn},
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt},
+        },
+    },
     path::{Path, PathBuf},
     pin::Pin,
     rc::Rc,
@@ -13,32 +20,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::io::Errno;
-use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    time::Sleep,
+use rustix::{
+    io::Errno,
+    net::{SocketAddrUnix, SocketFlags},
 };
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::{io::unix::AsyncFd, time::Sleep};
 
-use crate::net::{
-    address::Address,
-    connection::Connection,
-    connections::{Connections, Owner, Place, Quota, State, Waiting},
-    entry::{self, Entry},
-    stream::Stream,
+use crate::{
+    net::{
+        address::Address,
+        connection::Connection,
+        connections::{Connections, Owner, Place, Quota, State, Waiting},
+        entry::{self, Entry},
+        stream::{Resting, Stream},
+    },
+    sys::{defer, reactor},
 };
 
 /// A listener. Dropping it stops listening; a Unix socket's file is removed.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Bound,
+    socket: AsyncFd<OwnedFd>,
     address: Address,
+    /// Of a Unix socket.
+    _file: Option<SocketFile>,
     /// For room for another connection.
     waiting: Rc<Waiting>,
     /// While it lasts, nothing is accepted.
     pause: RefCell<Option<Pin<Box<Sleep>>>>,
-    /// When it was last said that nothing can be accepted.
-    said: Cell<Option<Instant>>,
+    /// When something last stood in the way, of which the log has been told.
+    hindered: Cell<Option<Instant>>,
 }
 
 /// For whom a connection is accepted.
@@ -49,7 +61,7 @@ pub struct Accepting<'a> {
     /// How many connections its owner may have.
     pub quota: &'a Rc<Quota>,
     /// Who serves it.
-    pub owner: &'a Owner,
+    pub owner: &'a Rc<Owner>,
     /// Which of the instance's `listen` addresses this is, from 0; [`crate::net::connection::NO_LISTENER`] for others.
     pub index: u32,
 }
@@ -68,14 +80,8 @@ pub const BACKLOG_DEFAULT: u32 = 1024;
 
 /// How long nothing is accepted after the system had no descriptor or memory for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often it is said that nothing can be accepted.
-const SAY_EVERY: Duration = Duration::from_secs(1);
-
-#[derive(Debug)]
-enum Bound {
-    Tcp(TcpListener),
-    Unix { socket: UnixListener, _file: SocketFile },
-}
+/// After so long with nothing in the way, what stood there is over; what comes then is another thing to be told.
+const OVER_AFTER: Duration = Duration::from_secs(1);
 
 /// The file of a Unix socket, removed with the listener unless somebody has put another one in its place.
 #[derive(Debug)]
@@ -95,13 +101,14 @@ impl Listener {
         let backlog = if backlog == 0 { BACKLOG_DEFAULT } else { backlog };
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let failed = |error| ListenError { address: address.clone(), error };
-        let (socket, address) = bind(address, backlog).map_err(failed)?;
+        let (socket, address, file) = bind(address, backlog).map_err(failed)?;
         Ok(Listener {
-            socket,
+            socket: reactor::readable(socket.into()).map_err(failed)?,
             address,
+            _file: file,
             waiting: Rc::default(),
             pause: RefCell::default(),
-            said: Cell::new(None),
+            hindered: Cell::new(None),
         })
     }
 
@@ -111,7 +118,19 @@ impl Listener {
         &self.address
     }
 
-    /// The next connection. Waits, and leaves the others in the kernel's queue, while there are as many as there may be, or while the
+    /// Has it tell of a connection only once its client has said something, or has been silent for about a second; or at once, as it does
+    /// from the start. For protocols in which the client speaks first that saves waiting for each connection anew; where the server
+    /// does, the client would wait for the second. Of a Unix socket it has no meaning.
+    pub fn set_deferred(&self, is_deferred: bool) {
+        if let Address::Tcp(_) = self.address
+            && let Err(error) = defer::set_deferred(self.socket.as_fd(), is_deferred)
+        {
+            tracing::debug!("connections to {} are accepted as they come: {error}", self.address);
+        }
+    }
+
+    /// The next connection. It is not in the reactor before somebody has to wait for it: one whose request is there already, and whose
+    /// answer the kernel takes at once, never is. Waits, and leaves the others in the kernel's queue, while there are as many as there may be, or while the
     /// system has no descriptor or memory for another.
     ///
     /// # Errors
@@ -126,6 +145,7 @@ impl Listener {
             let place = ready!(self.poll_place(cx, accepting));
             match ready!(self.poll_stream(cx)) {
                 Ok((stream, remote)) => {
+                    self.note_accepted();
                     let Accepting { owner, index, .. } = accepting;
                     let entry =
                         Entry::new(stream, remote, index, State::Open, owner.clone(), place);
@@ -160,17 +180,26 @@ impl Listener {
     }
 
     fn poll_stream(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
-        match &self.socket {
-            Bound::Tcp(socket) => {
-                let (stream, remote) = ready!(socket.poll_accept(cx))?;
-                Poll::Ready(Ok((Stream::Tcp(stream), Address::Tcp(remote))))
-            }
-            Bound::Unix { socket, .. } => {
-                let (stream, remote) = ready!(socket.poll_accept(cx))?;
-                let remote = remote.as_pathname().map(Path::to_owned).unwrap_or_default();
-                Poll::Ready(Ok((Stream::Unix(stream), Address::Unix(remote))))
-            }
+        loop {
+            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+            // Nothing waits any more: to be woken for the next one.
+            let Ok(accepted) = ready.try_io(|_| self.take()) else { continue };
+            return Poll::Ready(accepted);
         }
+    }
+
+    fn take(&self) -> io::Result<(Stream, Address)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, remote) = rustix::net::acceptfrom_with(&self.socket, flags)?;
+        if let Address::Unix(_) = self.address {
+            let name = remote.and_then(|remote| SocketAddrUnix::try_from(remote).ok());
+            let path = name.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
+            let remote = Address::Unix(OsStr::from_bytes(path).into());
+            return Ok((Stream::Resting(Resting::Unix(socket.into())), remote));
+        }
+        let remote = remote.ok_or(Errno::AFNOSUPPORT)?;
+        let remote = Address::Tcp(remote.try_into()?);
+        Ok((Stream::Resting(Resting::Tcp(socket.into())), remote))
     }
 
     fn poll_pause(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -187,18 +216,24 @@ impl Listener {
         self.pause.replace(Some(Box::pin(tokio::time::sleep(PAUSE))));
     }
 
-    /// At most once in a while, for a flood of connections must not become a flood of lines.
+    /// Once from its beginning to its end, for a flood of connections must not become a flood of lines.
     fn say(&self, reason: &dyn fmt::Display) {
         let now = Instant::now();
-        if self.said.get().is_some_and(|said| now - said < SAY_EVERY) {
-            return;
+        let before = self.hindered.replace(Some(now));
+        if before.is_none_or(|before| now - before >= OVER_AFTER) {
+            tracing::warn!("connections to {} wait to be accepted: {reason}", self.address);
         }
-        self.said.set(Some(now));
-        tracing::warn!("connections to {} wait to be accepted: {reason}", self.address);
+    }
+
+    fn note_accepted(&self) {
+        if self.hindered.get().is_some_and(|at| at.elapsed() >= OVER_AFTER) {
+            self.hindered.set(None);
+            tracing::info!("connections to {} are accepted again", self.address);
+        }
     }
 }
 
-fn bind(address: &Address, backlog: i32) -> io::Result<(Bound, Address)> {
+fn bind(address: &Address, backlog: i32) -> io::Result<(Socket, Address, Option<SocketFile>)> {
     match address {
         Address::Tcp(tcp) => {
             let socket = socket(Domain::for_address(*tcp))?;
@@ -212,13 +247,12 @@ fn bind(address: &Address, backlog: i32) -> io::Result<(Bound, Address)> {
             socket.bind(&(*tcp).into())?;
             socket.listen(backlog)?;
             let address = entry::from_system(&socket.local_addr()?);
-            Ok((Bound::Tcp(TcpListener::from_std(socket.into())?), address))
+            Ok((socket, address, None))
         }
         Address::Unix(path) => {
             let (socket, file) = bind_unix(path)?;
             socket.listen(backlog)?;
-            let socket = UnixListener::from_std(socket.into())?;
-            Ok((Bound::Unix { socket, _file: file }, address.clone()))
+            Ok((socket, address.clone(), Some(file)))
         }
     }
 }

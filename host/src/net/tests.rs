@@ -44,8 +44,8 @@ fn on_loop<T>(work: impl Future<Output = T>) -> T {
     })
 }
 
-fn owner(instance: &str) -> Owner {
-    Owner { instance: instance.into(), generation: 1 }
+fn owner(instance: &str) -> Rc<Owner> {
+    Rc::new(Owner { instance: instance.into(), generation: 1 })
 }
 
 fn at_most(connections_max: u64) -> Connections {
@@ -133,6 +133,66 @@ fn bytes_pass_and_are_counted() {
         assert!(connections.list().is_empty());
         assert_eq!(connections.quota().used(), 0);
         assert_eq!(peer.read(&mut heard).unwrap(), 0);
+    });
+}
+
+/// Which is what saves the two calls of epoll, and the memory, for connections that are answered at once.
+#[test]
+fn a_connection_enters_the_reactor_only_to_wait() {
+    let is_outside =
+        |connection: &Connection| matches!(&*connection.entry.stream(), Stream::Resting(_));
+    on_loop(async {
+        let connections = at_most(10);
+        let (connection, mut peer) = pair(&connections).await;
+        peer.write_all(b"hello").unwrap();
+        assert_eq!(read(&connection).await.unwrap(), b"hello");
+        assert_eq!(write(&connection, b"hello", false).await.unwrap(), 5);
+        poll_fn(|cx| connection.poll_shutdown(cx)).await.unwrap();
+        assert!(is_outside(&connection));
+        let waiting = read(&connection);
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await.is_pending());
+        assert!(!is_outside(&connection));
+        peer.write_all(b"on").unwrap();
+        assert_eq!(waiting.await.unwrap(), b"on");
+
+        // Somebody who never has to wait must not keep the loop.
+        let (connection, mut peer) = pair(&connections).await;
+        peer.write_all(&[7; 1000]).unwrap();
+        let reading = tokio::task::spawn_local(async move {
+            let mut byte = [0];
+            for _ in 0..1000 {
+                let mut byte = ReadBuf::new(&mut byte);
+                poll_fn(|cx| connection.poll_read(cx, &mut byte)).await.unwrap();
+            }
+            assert!(!is_outside(&connection));
+        });
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        assert!(!reading.is_finished());
+        reading.await.unwrap();
+    });
+}
+
+#[test]
+fn a_client_that_is_to_speak_first_is_accepted_when_it_does_or_after_a_while() {
+    on_loop(async {
+        let connections = at_most(10);
+        let listener = listen(&any_port());
+        listener.set_deferred(true);
+        let _silent = TcpStream::connect(port_of(&listener)).unwrap();
+        let mut peer = TcpStream::connect(port_of(&listener)).unwrap();
+        let none = timeout(Duration::from_millis(200), accept(&listener, &connections)).await;
+        assert!(none.is_err());
+        peer.write_all(b"hello").unwrap();
+        let spoken = accept(&listener, &connections).await;
+        assert_eq!(read(&spoken).await.unwrap(), b"hello");
+        accept(&listener, &connections).await;
+
+        listener.set_deferred(false);
+        let _silent = TcpStream::connect(port_of(&listener)).unwrap();
+        let at_once = timeout(Duration::from_millis(500), accept(&listener, &connections)).await;
+        assert!(at_once.is_ok());
     });
 }
 

@@ -49,6 +49,7 @@ pub struct Generation {
     pub number: u32,
     /// Whose it is.
     pub instance: Rc<Instance>,
+    owner: Rc<Owner>,
     /// What its library says of itself.
     pub manifest: Manifest,
     /// The limits in force for it.
@@ -148,9 +149,14 @@ impl Generation {
         let id = registry.next_id();
         let limits = instance.limits();
         let off_loop = OffLoop::new(id, &instance.name, &limits, registry.posts.clone());
+        let owner = Rc::new(Owner {
+            instance: instance.name.as_str().into(),
+            generation: u64::from(number),
+        });
         Rc::new(Generation {
             id,
             number,
+            owner,
             instance: instance.clone(),
             manifest,
             limits,
@@ -190,8 +196,8 @@ impl Generation {
     }
 
     /// As the table of connections names it.
-    pub fn owner(&self) -> Owner {
-        Owner { instance: self.name().into(), generation: u64::from(self.number) }
+    pub fn owner(&self) -> &Rc<Owner> {
+        &self.owner
     }
 
     /// Requests that were brought to it.

@@ -14,6 +14,7 @@ use crate::{
     plugin::{
         generation::{Generation, Phase},
         lifecycle,
+        manifest::PluginKind,
         registry::Registry,
         serve::Service,
     },
@@ -41,6 +42,9 @@ pub struct Instance {
     /// The current generation or its service has changed.
     changed: Notify,
 }
+
+/// After so many connections of one listener the others have a turn: the first turn of each was taken where it was accepted.
+const CONNECTIONS_PER_TURN: u64 = 64;
 
 /// A listener at work.
 struct Bound {
@@ -161,10 +165,10 @@ impl Instance {
     /// Listens on these addresses from now on: those that are bound here, and those that it listens on already, whose listeners
     /// go on as if nothing had happened. All others are closed. They live until [`Instance::close_listeners`], whatever becomes
     /// of the generations.
-    pub async fn listen(self: &Rc<Self>, addresses: &[Address], mut bound: Vec<Bind>) {
+    pub async fn listen(self: &Rc<Self>, entries: &[config::Listen], mut bound: Vec<Bind>) {
         let mut before = self.listeners.take();
-        let mut after = Vec::with_capacity(addresses.len());
-        for (address, index) in addresses.iter().zip(0..) {
+        let mut after = Vec::with_capacity(entries.len());
+        for (config::Listen { address, .. }, index) in entries.iter().zip(0..) {
             if let Some(at) = before.iter().position(|bound| bound.configured == *address) {
                 let kept = before.remove(at);
                 kept.index.set(index);
@@ -174,7 +178,21 @@ impl Instance {
             }
         }
         *self.listeners.borrow_mut() = after;
+        self.defer();
         close(before).await;
+    }
+
+    /// Has each listener tell of connections at once, or only when the client has said something: as its entry of `listen` says, or else
+    /// as the kind of the current generation is.
+    pub fn defer(&self) {
+        let Some(generation) = self.current() else { return };
+        // The client speaks first in HTTP; of other protocols nothing is known.
+        let by_kind = generation.manifest.kind == PluginKind::HttpServer;
+        let spec = self.spec.borrow();
+        for bound in self.listeners.borrow().iter() {
+            let entry = spec.listen.get(bound.index.get() as usize);
+            bound.listener.set_deferred(entry.and_then(|entry| entry.deferred).unwrap_or(by_kind));
+        }
     }
 
     fn begin(self: &Rc<Self>, (configured, listener): Bind, index: u32) -> Bound {
@@ -195,14 +213,15 @@ impl Instance {
 
     /// A connection is accepted only when there is somebody to serve it; until then it waits in the kernel's queue.
     async fn accept(&self, listener: &Listener, index: &Cell<u32>, count: &Cell<u64>) {
+        let mut served = 0_u64;
         loop {
-            let owner = self.serving().await.object.generation().owner();
+            let service = self.serving().await;
+            let owner = service.object.generation().owner();
             let (connections, quota) = (&self.registry.connections, &self.quota);
             // Asked for at each poll: another configuration may give the listener another place.
             let accepted = poll_fn(|context| {
                 let index = index.get();
-                listener
-                    .poll_accept(context, Accepting { connections, quota, owner: &owner, index })
+                listener.poll_accept(context, Accepting { connections, quota, owner, index })
             });
             let accepted = accepted.await;
             // The one who serves can have changed while this waited.
@@ -210,8 +229,12 @@ impl Instance {
             match accepted {
                 Ok(connection) => {
                     count.set(count.get() + 1);
-                    connection.set_owner(service.object.generation().owner());
+                    connection.set_owner(service.object.generation().owner().clone());
                     service.serve(Rc::new(connection));
+                    served += 1;
+                    if served.is_multiple_of(CONNECTIONS_PER_TURN) {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) => {
                     let address = listener.address();

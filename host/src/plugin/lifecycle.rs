@@ -19,7 +19,7 @@ use medusa_abi::{
 
 use crate::{
     config,
-    net::{Address, Listener},
+    net::Listener,
     plugin::{
         generation::{Generation, Phase},
         instance::{Bind, Instance},
@@ -94,7 +94,7 @@ async fn bring_up(
         return Err(Refused(format!("cannot load `{}`: {reason}", spec.name)));
     }
     instance.quota.set_max(quota_of(spec));
-    instance.listen(&addresses_of(spec), listeners).await;
+    instance.listen(&spec.listen, listeners).await;
     tracing::info!(
         instance = instance.name,
         generation = generation.number,
@@ -136,11 +136,6 @@ pub fn bind(instance: &Instance, spec: &config::Instance) -> Result<Vec<Bind>, R
         None => true,
     };
     spec.listen.iter().filter(is_new).map(bind).collect()
-}
-
-/// The addresses that are configured.
-pub fn addresses_of(spec: &config::Instance) -> Vec<Address> {
-    spec.listen.iter().map(|listen| listen.address.clone()).collect()
 }
 
 /// How many connections an instance may have.

@@ -123,16 +123,7 @@ impl Sessions {
             _in_flight: InFlight::new(generation),
         });
         self.all.borrow_mut().insert(handle, session.clone());
-        // A new connection most often waits for its first bytes: it is a task from the start.
-        match session.begin_turn(self, &Wake::Readable) {
-            Some(Some(future)) => session.become_task(future, false),
-            Some(None) => {
-                if let Some(next) = session.after_turn(self, code::READY, false) {
-                    session.turn(self, next);
-                }
-            }
-            None => {}
-        }
+        session.turn(self, Wake::Readable);
     }
 
     /// A parked connection is wanted.
@@ -306,10 +297,6 @@ impl Session {
             session.relay.set(None);
             code
         });
-    }
-
-    fn become_task(self: &Rc<Self>, future: Rc<PluginFuture>, is_last: bool) {
-        self.drive(is_last, async move { poll_fn(|context| future.poll(context)).await });
     }
 
     fn drive(self: &Rc<Self>, is_last: bool, turn: impl Future<Output = Code> + 'static) {

@@ -51,7 +51,7 @@ pub async fn reconfigure(
         })?;
     }
     instance.quota.set_max(lifecycle::quota_of(&spec));
-    instance.listen(&lifecycle::addresses_of(&spec), bound).await;
+    instance.listen(&spec.listen, bound).await;
     Ok(())
 }
 
@@ -165,5 +165,6 @@ fn switch(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<(), String> {
     }
     lifecycle::activate(new, Some(old))?;
     old.phase.set(crate::plugin::generation::Phase::Draining);
+    new.instance.defer();
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! The system calls that the rest of the host wants in a safe form: sealed memory files, files beneath a root, raw socket
-//! transfers, how long a connection is idle, the mapping list, and what the process holds.
+//! transfers and options, how long a connection is idle, the mapping list, and what the process holds.
 //!
 //! Nothing here knows plugins, connections or the configuration.
 
 pub mod beneath;
 pub mod blocking;
 pub mod clock;
+pub mod defer;
 pub mod idle;
 pub mod images;
 pub mod maps;

@@ -103,7 +103,7 @@ unsafe extern "C" fn accept_poll(id: InstanceId, listener: Handle, waker: Waker)
             let accepting = Accepting {
                 connections: &generation.instance.registry.connections,
                 quota: &generation.instance.quota,
-                owner: &generation.owner(),
+                owner: generation.owner(),
                 index: NO_LISTENER,
             };
             let accepted = std::task::ready!(listener.poll_accept(context, accepting));
@@ -136,7 +136,7 @@ unsafe extern "C" fn connect(id: InstanceId, spec: *const SocketSpec) -> Code {
             Ok(place) => place,
             Err(full) => return generation.limited(full.name),
         };
-        match Connection::connect(place, &Address::Tcp(to), from, generation.owner()) {
+        match Connection::connect(place, &Address::Tcp(to), from, generation.owner().clone()) {
             Ok(connection) => handle(generation.handles.insert(Rc::new(connection), u64::MAX)),
             Err(error) => failure(&error),
         }
