@@ -192,15 +192,14 @@ impl Process {
             .unwrap_or_else(|error| panic!("cannot limit process {}: {error}", self.pid));
     }
 
-    /// Allows it as many descriptors again as it may have at all.
+    /// Allows it so many descriptors.
     ///
     /// # Panics
     ///
     /// When the process is gone.
     #[track_caller]
-    pub fn leave_descriptors(self) {
-        let max = Some(self.descriptors_max());
-        let limit = Rlimit { current: max, maximum: max };
+    pub fn allow_descriptors(self, max: u64) {
+        let limit = Rlimit { current: Some(max), maximum: Some(max) };
         let pid = Pid::from_raw(self.pid.cast_signed());
         rustix::process::prlimit(pid, Resource::Nofile, limit)
             .unwrap_or_else(|error| panic!("cannot limit process {}: {error}", self.pid));

@@ -43,7 +43,10 @@ fn without_a_free_descriptor_clients_wait_and_the_loop_rests() {
          [plugin.config]\nhealth = \"/up\"\n",
     );
     let address = server.address("web");
-    assert_eq!(Client::connect(address).get("/up").status, 200);
+    // It stays, so that its descriptor does not come free.
+    let mut first = Client::connect(address);
+    assert_eq!(first.get("/up").status, 200);
+    let max = server.process().descriptors_max();
     server.process().leave_no_descriptor();
     let waiting: Vec<_> =
         (0..3).map(|_| thread::spawn(move || Client::connect(address).get("/up").status)).collect();
@@ -53,7 +56,8 @@ fn without_a_free_descriptor_clients_wait_and_the_loop_rests() {
     thread::sleep(span);
     let spent = server.process().cpu_time() - before;
     assert!(spent < span / 4, "{spent:?}");
-    server.process().leave_descriptors();
+    assert_eq!(first.get("/up").status, 200);
+    server.process().allow_descriptors(max);
     for client in waiting {
         assert_eq!(client.join().expect("a client is answered"), 200);
     }

@@ -9,7 +9,6 @@ use std::{
 
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{TcpStream, UnixStream};
 
 use crate::net::{
     address::Address,
@@ -37,11 +36,11 @@ impl Connection {
             Address::Unix(_) if from.is_some() => return Err(Errno::INVAL.into()),
             Address::Unix(path) => {
                 let socket = begin(Domain::UNIX, None, &SockAddr::unix(path)?)?;
-                Stream::Unix(UnixStream::from_std(socket.into())?)
+                Stream::unix(socket.into())?
             }
         };
         let entry =
-            Entry::new(stream, address.clone(), NO_LISTENER, State::Connecting, owner, place);
+            Entry::new(stream, address.clone(), None, NO_LISTENER, State::Connecting, owner, place);
         Ok(Connection::new(entry))
     }
 
@@ -81,7 +80,7 @@ fn tcp(address: SocketAddr, from: Option<SocketAddr>) -> io::Result<Stream> {
     }
     let socket = begin(Domain::for_address(address), from, &address.into())?;
     socket.set_tcp_nodelay(true)?;
-    Ok(Stream::Tcp(TcpStream::from_std(socket.into())?))
+    Stream::tcp(socket.into())
 }
 
 fn begin(domain: Domain, from: Option<SocketAddr>, address: &SockAddr) -> io::Result<Socket> {

@@ -4,14 +4,15 @@
 //! those who wait to read, and for the hang-up, the newest.
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, Ref},
     future::Future,
     io::{self, IoSlice},
     net::Shutdown,
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use medusa_abi::net::{ConnectionInfo, OPTION_KEEPALIVE, OPTION_NODELAY};
@@ -27,7 +28,8 @@ use crate::{
         address::{Address, to_abi},
         closing,
         connections::{Owner, State},
-        entry::{End, Entry},
+        entry::{End, Entry, Warming},
+        lot::{Attendant, Lot},
         stream::{Short, Stream},
     },
     sys::{blocking::Ticket, transfer},
@@ -37,11 +39,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Connection {
     pub(super) entry: Rc<Entry>,
-    /// Whether the system may still hold back what was written, for more was to follow.
-    is_held_back: Cell<bool>,
-    is_without_delay: Cell<bool>,
-    /// What has to come into memory before it is sent, and from where in the file it is.
-    warming: RefCell<Option<(u64, Ticket<()>)>>,
 }
 
 /// Most pieces of one vectored write (UIO_MAXIOV).
@@ -54,12 +51,7 @@ const SEND_FILE_BYTES_PER_STEP: usize = 64 * 1024;
 
 impl Connection {
     pub(super) fn new(entry: Rc<Entry>) -> Connection {
-        Connection {
-            entry,
-            is_held_back: Cell::new(false),
-            is_without_delay: Cell::new(true),
-            warming: RefCell::default(),
-        }
+        Connection { entry }
     }
 
     /// Its number in the log and in the monitor; never used twice.
@@ -70,11 +62,11 @@ impl Connection {
 
     /// The peer.
     #[must_use]
-    pub fn remote(&self) -> &Address {
-        &self.entry.remote
+    pub fn remote(&self) -> Address {
+        self.entry.remote()
     }
 
-    /// This side. The system is asked at the first call.
+    /// This side.
     #[must_use]
     pub fn local(&self) -> &Address {
         self.entry.local()
@@ -84,7 +76,7 @@ impl Connection {
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
         ConnectionInfo {
-            remote: to_abi(self.remote()),
+            remote: to_abi(&self.remote()),
             local: to_abi(self.local()),
             id: self.id(),
             listener: self.entry.listener,
@@ -109,6 +101,25 @@ impl Connection {
     #[must_use]
     pub fn state(&self) -> State {
         self.entry.state.get()
+    }
+
+    /// Has `attendant`, who knows it by `number`, be told of it when it is parked and then something happens.
+    pub fn attend(&self, attendant: Weak<dyn Attendant>, number: u64) {
+        let before = self.entry.space.replace(self.lot().enter(attendant, number));
+        self.lot().leave(before);
+    }
+
+    /// Parks it until something happens to it, or until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Connection::poll_read`]; nobody attends to it; the kernel has no memory for another descriptor to watch.
+    pub fn park(&self, deadline: Option<Instant>) -> io::Result<()> {
+        self.lot().park(self.entry.space.get(), self, deadline)
+    }
+
+    /// It is not parked any more: somebody else has something for it.
+    pub fn unpark(&self) {
+        self.lot().unpark(self.entry.space.get());
     }
 
     /// Says that it is parked, or served again. A connection that does not stand yet stays what it is.
@@ -199,7 +210,7 @@ impl Connection {
                 ready!(stream.poll_output(cx, writers, length, Short::IsFull, write))?
             }
         };
-        self.is_held_back.set(more);
+        self.entry.is_held_back.set(more);
         add(&self.entry.bytes_out, count);
         Poll::Ready(Ok(count))
     }
@@ -233,7 +244,7 @@ impl Connection {
             transfer::send_file(socket, file, &mut offset, length)
         };
         let count = ready!(stream.poll_output(cx, writers, length, Short::IsNothing, send))?;
-        self.is_held_back.set(false);
+        self.entry.is_held_back.set(false);
         add(&self.entry.bytes_out, count);
         take_steps(cx, count / SEND_FILE_BYTES_PER_STEP);
         Poll::Ready(Ok(count))
@@ -254,7 +265,7 @@ impl Connection {
     /// As [`Connection::poll_read`].
     pub fn poll_shutdown(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.entry.check()?;
-        self.is_held_back.set(false);
+        self.entry.is_held_back.set(false);
         Poll::Ready(self.entry.shutdown(Shutdown::Write))
     }
 
@@ -270,7 +281,8 @@ impl Connection {
             Some(watch) => watch,
             none => {
                 let table = self.entry.place.table();
-                none.insert(table.hangups.watch(self.id(), self.entry.stream().as_fd())?)
+                let watch = table.hangups.watch(self.id(), self.entry.stream().as_fd())?;
+                none.insert(Box::new(watch))
             }
         };
         watch.poll(cx).map(Ok)
@@ -314,7 +326,7 @@ impl Connection {
         match (option, stream.is_tcp()) {
             (OPTION_NODELAY, true) => {
                 SockRef::from(&*stream).set_tcp_nodelay(is_on)?;
-                self.is_without_delay.set(is_on);
+                self.entry.is_without_delay.set(is_on);
                 Ok(())
             }
             (OPTION_KEEPALIVE, true) => SockRef::from(&*stream).set_keepalive(is_on),
@@ -323,26 +335,30 @@ impl Connection {
         }
     }
 
+    fn lot(&self) -> &Lot {
+        &self.entry.place.table().lot
+    }
+
     fn poll_warm(
         &self,
         cx: &mut Context<'_>,
         offset: u64,
         warm: impl FnOnce() -> io::Result<Option<Ticket<()>>>,
     ) -> Poll<io::Result<()>> {
-        let mut warming = self.warming.borrow_mut();
-        if warming.as_ref().is_none_or(|(warmed, _)| *warmed != offset) {
-            *warming = warm()?.map(|ticket| (offset, ticket));
+        let mut slot = self.entry.warming.borrow_mut();
+        if slot.as_ref().is_none_or(|warming| warming.offset != offset) {
+            *slot = warm()?.map(|ticket| Box::new(Warming { offset, ticket }));
         }
-        if let Some((_, ticket)) = &mut *warming {
-            ready!(Pin::new(ticket).poll(cx))?;
-            *warming = None;
+        if let Some(warming) = &mut *slot {
+            ready!(Pin::new(&mut warming.ticket).poll(cx))?;
+            *slot = None;
         }
         Poll::Ready(Ok(()))
     }
 
     /// Has the system send what it holds back for more to come: setting TCP_NODELAY does it (tcp(7)), whatever it was.
     fn let_go(&self) -> io::Result<()> {
-        if !self.is_held_back.replace(false) {
+        if !self.entry.is_held_back.replace(false) {
             return Ok(());
         }
         let stream = self.entry.stream();
@@ -351,7 +367,7 @@ impl Connection {
         }
         let socket = SockRef::from(&*stream);
         socket.set_tcp_nodelay(true)?;
-        if !self.is_without_delay.get() {
+        if !self.entry.is_without_delay.get() {
             socket.set_tcp_nodelay(false)?;
         }
         Ok(())

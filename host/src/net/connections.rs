@@ -2,23 +2,18 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     fmt,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use slab::Slab;
 
 use crate::{
     config::Limits,
-    net::{
-        address::Address,
-        closing::Closing,
-        entry::Entry,
-        hangup::Hangups,
-        lot::{Attendant, Lot, Space},
-    },
+    net::{address::Address, closing::Closing, entry::Entry, hangup::Hangups, lot::Lot},
 };
 
 /// All connections. A clone is the same table.
@@ -45,8 +40,11 @@ pub struct Waiting(RefCell<Option<Waker>>);
 pub struct Place {
     table: Rc<Table>,
     quota: Rc<Quota>,
-    slot: Cell<Option<usize>>,
+    /// In the table; [`NO_SLOT`] while it shows nothing.
+    slot: Cell<u32>,
 }
+
+const NO_SLOT: u32 = u32::MAX;
 
 /// Which generation of which instance serves a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,8 +98,11 @@ pub(super) struct Table {
     quota: Rc<Quota>,
     entries: RefCell<Slab<Weak<Entry>>>,
     id_last: Cell<u64>,
+    begun: Instant,
+    /// The newest of this side's addresses that were asked for: a machine has few, and many connections have the same.
+    locals: RefCell<VecDeque<Rc<Address>>>,
     pub(super) hangups: Hangups,
-    lot: Lot,
+    pub(super) lot: Lot,
     pub(super) closing: Closing,
 }
 
@@ -114,6 +115,8 @@ impl Connections {
             quota: Quota::new("connections_max", connections_max),
             entries: RefCell::default(),
             id_last: Cell::new(0),
+            begun: Instant::now(),
+            locals: RefCell::default(),
             hangups: Hangups::default(),
             lot: Lot::default(),
             closing: Closing::new(limits),
@@ -137,11 +140,6 @@ impl Connections {
         self.0.id_last.get()
     }
 
-    /// A space in the parking lot for a connection that `attendant` knows by `number`.
-    pub fn space(&self, attendant: Weak<dyn Attendant>, number: u64) -> Space {
-        self.0.lot.enter(attendant, number)
-    }
-
     /// Room for a connection of an instance with `quota`, or the quota that is used up.
     ///
     /// # Errors
@@ -154,7 +152,7 @@ impl Connections {
         }
         self.0.quota.used.set(self.0.quota.used.get() + 1);
         quota.used.set(quota.used.get() + 1);
-        Ok(Place { table: self.0.clone(), quota: quota.clone(), slot: Cell::new(None) })
+        Ok(Place { table: self.0.clone(), quota: quota.clone(), slot: Cell::new(NO_SLOT) })
     }
 
     /// As [`Connections::place`], and waits for room; `waiting` is the caller's own.
@@ -299,13 +297,15 @@ impl Place {
     /// Shows `entry`, which is this place's, in the table.
     pub(super) fn enter(&self, entry: &Rc<Entry>) {
         let slot = self.table.entries.borrow_mut().insert(Rc::downgrade(entry));
-        self.slot.set(Some(slot));
+        // A process has fewer descriptors than that.
+        self.slot.set(u32::try_from(slot).unwrap_or(NO_SLOT));
     }
 
     /// Takes it out again.
     pub(super) fn leave(&self) {
-        if let Some(slot) = self.slot.take() {
-            self.table.entries.borrow_mut().remove(slot);
+        let slot = self.slot.replace(NO_SLOT);
+        if slot != NO_SLOT {
+            self.table.entries.borrow_mut().remove(slot as usize);
         }
     }
 }
@@ -323,16 +323,38 @@ impl Table {
         self.id_last.set(self.id_last.get() + 1);
         self.id_last.get()
     }
+
+    /// Since the table was made.
+    pub(super) fn age_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// An address of this side, which others have too.
+    pub(super) fn shared(&self, address: Address) -> Rc<Address> {
+        let mut locals = self.locals.borrow_mut();
+        if let Some(shared) = locals.iter().find(|local| ***local == address) {
+            return shared.clone();
+        }
+        if locals.len() == LOCALS_MAX {
+            locals.pop_front();
+        }
+        let address = Rc::new(address);
+        locals.push_back(address.clone());
+        address
+    }
 }
+
+/// How many addresses of this side are looked through: a search must not cost more than it saves.
+const LOCALS_MAX: usize = 8;
 
 fn status(entry: &Entry) -> ConnectionStatus {
     ConnectionStatus {
         id: entry.id,
         owner: entry.owner.borrow().clone(),
         listener: entry.listener,
-        remote: entry.remote.clone(),
+        remote: entry.remote(),
         local: entry.local().clone(),
-        age: entry.opened.elapsed(),
+        age: entry.age(),
         idle: entry.idle(),
         bytes_in: entry.bytes_in.get(),
         bytes_out: entry.bytes_out.get(),

@@ -3,11 +3,11 @@
 use std::{
     cell::{Cell, OnceCell, Ref, RefCell},
     io,
-    net::Shutdown,
+    net::{Shutdown, SocketAddr, SocketAddrV4},
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     rc::Rc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::io::Errno;
@@ -18,32 +18,65 @@ use crate::{
         address::Address,
         connections::{Owner, Place, State},
         hangup::Watch,
+        lot::NO_SPACE,
         stream::Stream,
         writers::Writers,
     },
-    sys::idle,
+    sys::{blocking::Ticket, idle},
 };
 
+/// There may be very many that rest: what is rare is in a box of its own, and what many have in common is shared.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: u64,
     /// Dropped before the socket is closed, for the kernel forgets what is watched when it is.
-    pub(super) watch: RefCell<Option<Watch>>,
+    pub(super) watch: RefCell<Option<Box<Watch>>>,
     pub(super) stream: RefCell<Stream>,
     pub(super) writers: Writers,
-    pub(super) remote: Address,
-    local: OnceCell<Address>,
-    pub(super) listener: u32,
-    pub(super) opened: Instant,
+    remote: Remote,
+    local: OnceCell<Rc<Address>>,
+    /// Since the table was made.
+    opened_ms: u64,
     pub(super) bytes_in: Cell<u64>,
     pub(super) bytes_out: Cell<u64>,
-    pub(super) state: Cell<State>,
     pub(super) owner: RefCell<Rc<Owner>>,
+    /// What has to come into memory before it is sent, and from where in the file it is.
+    pub(super) warming: RefCell<Option<Box<Warming>>>,
+    pub(super) listener: u32,
+    pub(super) state: Cell<State>,
+    /// Whether the system may still hold back what was written, for more was to follow.
+    pub(super) is_held_back: Cell<bool>,
+    pub(super) is_without_delay: Cell<bool>,
     /// Why nothing can be done with the connection any more.
     pub(super) end: Cell<Option<End>>,
     /// What was done since the socket left the reactor, or came, without entering it.
     done_at_rest: Cell<u8>,
+    /// In the parking lot; [`NO_SPACE`] if it was never to be parked.
+    pub(super) space: Cell<u32>,
     pub(super) place: Place,
+}
+
+/// Bytes of a file, from an offset, that are being brought into memory.
+#[derive(Debug)]
+pub(super) struct Warming {
+    pub(super) offset: u64,
+    pub(super) ticket: Ticket<()>,
+}
+
+/// The peer's address, small where it is most often.
+#[derive(Debug)]
+enum Remote {
+    V4(SocketAddrV4),
+    Other(Box<Address>),
+}
+
+impl From<Address> for Remote {
+    fn from(address: Address) -> Remote {
+        match address {
+            Address::Tcp(SocketAddr::V4(address)) => Remote::V4(address),
+            other => Remote::Other(Box::new(other)),
+        }
+    }
 }
 
 /// How a connection came to its end before it was dropped.
@@ -59,6 +92,7 @@ impl Entry {
     pub(super) fn new(
         stream: Stream,
         remote: Address,
+        local: Option<Rc<Address>>,
         listener: u32,
         state: State,
         owner: Rc<Owner>,
@@ -70,16 +104,20 @@ impl Entry {
             watch: RefCell::default(),
             stream: RefCell::new(stream),
             writers: Writers::default(),
-            remote,
-            local: OnceCell::new(),
-            listener,
-            opened: Instant::now(),
+            remote: remote.into(),
+            local: local.map_or_else(OnceCell::new, OnceCell::from),
+            opened_ms: table.age_ms(),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
-            state: Cell::new(state),
             owner: RefCell::new(owner),
+            warming: RefCell::default(),
+            listener,
+            state: Cell::new(state),
+            is_held_back: Cell::new(false),
+            is_without_delay: Cell::new(true),
             end: Cell::new(None),
             done_at_rest: Cell::new(0),
+            space: Cell::new(NO_SPACE),
             place,
         });
         entry.place.enter(&entry);
@@ -160,15 +198,24 @@ impl Entry {
         drop(watch);
     }
 
-    /// Asked of the system once, and only if somebody wants to know.
+    /// The peer.
+    pub(super) fn remote(&self) -> Address {
+        match &self.remote {
+            Remote::V4(address) => Address::Tcp(SocketAddr::V4(*address)),
+            Remote::Other(address) => (**address).clone(),
+        }
+    }
+
+    /// Where it came in by more than one address, or goes out, the system is asked once, and only if somebody wants to know.
     pub(super) fn local(&self) -> &Address {
         self.local.get_or_init(|| {
             let stream = self.stream();
-            if matches!(*stream, Stream::Nowhere) {
-                return NO_ADDRESS;
-            }
-            let address = SockRef::from(&stream.as_fd()).local_addr().ok();
-            address.map_or(NO_ADDRESS, |address| from_system(&address))
+            let address = match &*stream {
+                Stream::Nowhere => None,
+                stream => SockRef::from(&stream.as_fd()).local_addr().ok(),
+            };
+            let address = address.map_or(NO_ADDRESS, |address| from_system(&address));
+            self.place.table().shared(address)
         })
     }
 
@@ -177,7 +224,12 @@ impl Entry {
         let stream = self.stream();
         let idle = stream.is_tcp().then(|| idle::idle(stream.as_fd()).ok()).flatten()?;
         // Of a connection that does not stand yet, the system counts from no beginning.
-        Some(idle.min(self.opened.elapsed()))
+        Some(idle.min(self.age()))
+    }
+
+    /// How long it has been there.
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_millis(self.place.table().age_ms().saturating_sub(self.opened_ms))
     }
 
     pub(super) fn shutdown(&self, half: Shutdown) -> io::Result<()> {
@@ -221,6 +273,9 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.place.leave();
+        if self.space.get() != NO_SPACE {
+            self.place.table().lot.leave(self.space.get());
+        }
     }
 }
 

@@ -43,6 +43,8 @@ use crate::{
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     address: Address,
+    /// That of all its connections, if there is but one.
+    local: Option<Rc<Address>>,
     /// Of a Unix socket.
     _file: Option<SocketFile>,
     /// For room for another connection.
@@ -104,6 +106,7 @@ impl Listener {
         let (socket, address, file) = bind(address, backlog).map_err(failed)?;
         Ok(Listener {
             socket: reactor::readable(socket.into()).map_err(failed)?,
+            local: is_one(&address).then(|| Rc::new(address.clone())),
             address,
             _file: file,
             waiting: Rc::default(),
@@ -147,8 +150,15 @@ impl Listener {
                 Ok((stream, remote)) => {
                     self.note_accepted();
                     let Accepting { owner, index, .. } = accepting;
-                    let entry =
-                        Entry::new(stream, remote, index, State::Open, owner.clone(), place);
+                    let entry = Entry::new(
+                        stream,
+                        remote,
+                        self.local.clone(),
+                        index,
+                        State::Open,
+                        owner.clone(),
+                        place,
+                    );
                     return Poll::Ready(Ok(Connection::new(entry)));
                 }
                 Err(error) if is_shortage(&error) => self.pause(&error),
@@ -230,6 +240,14 @@ impl Listener {
             self.hindered.set(None);
             tracing::info!("connections to {} are accepted again", self.address);
         }
+    }
+}
+
+/// Whether every connection that comes in by an address has it for its own.
+fn is_one(address: &Address) -> bool {
+    match address {
+        Address::Tcp(address) => !address.ip().is_unspecified(),
+        Address::Unix(_) => true,
     }
 }
 

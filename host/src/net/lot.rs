@@ -47,12 +47,6 @@ impl fmt::Debug for Lot {
     }
 }
 
-/// A connection's space in the lot, for as long as it is one of a session. Dropping it gives it up.
-pub struct Space {
-    lot: Rc<Inner>,
-    key: u32,
-}
-
 #[derive(Default)]
 struct Inner {
     spaces: RefCell<Slab<Occupant>>,
@@ -70,9 +64,9 @@ struct Occupant {
     /// Of the present parking; 0 while it is not parked.
     parking: u32,
     /// In ticks; 0 for never.
-    deadline: u64,
+    deadline: u32,
     /// The tick at which the wheel comes to it; 0 for never.
-    comes_up: u64,
+    comes_up: u32,
     /// Its descriptor is known to the epoll instance.
     is_known: bool,
 }
@@ -88,30 +82,36 @@ const TICK: Duration = Duration::from_millis(50);
 /// How many events are taken from the kernel in one call. After so many the loop turns.
 const EVENTS_MAX: usize = 256;
 
+/// Stands for no space.
+pub(super) const NO_SPACE: u32 = u32::MAX;
+
+/// A connection has a space, by its number, from the first time that it is to be parked to its end.
 impl Lot {
     /// A space for a connection that `attendant` knows by `number`. It is not parked yet.
-    pub(super) fn enter(&self, attendant: Weak<dyn Attendant>, number: u64) -> Space {
+    pub(super) fn enter(&self, attendant: Weak<dyn Attendant>, number: u64) -> u32 {
         let occupant =
             Occupant { attendant, number, parking: 0, deadline: 0, comes_up: 0, is_known: false };
         let key = self.0.spaces.borrow_mut().insert(occupant);
         // A process has fewer descriptors than that.
-        Space { lot: self.0.clone(), key: u32::try_from(key).unwrap_or(u32::MAX) }
+        u32::try_from(key).unwrap_or(NO_SPACE)
     }
-}
 
-impl Space {
     /// Parks the connection, whose space it is, until something happens to it, or until `deadline`.
-    ///
-    /// # Errors
-    /// The kernel has no memory for another descriptor to watch.
-    pub fn park(&self, connection: &Connection, deadline: Option<Instant>) -> io::Result<()> {
-        let lot = &self.lot;
+    pub(super) fn park(
+        &self,
+        key: u32,
+        connection: &Connection,
+        deadline: Option<Instant>,
+    ) -> io::Result<()> {
+        let lot = &self.0;
         let epoll = lot.epoll()?;
         let stream = connection.rest()?;
         let mut spaces = lot.spaces.borrow_mut();
-        let Some(occupant) = spaces.get_mut(self.key as usize) else { return Ok(()) };
+        let Some(occupant) = spaces.get_mut(key as usize) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         let parking = lot.next_parking();
-        let data = epoll::EventData::new_u64(u64::from(parking) << 32 | u64::from(self.key));
+        let data = epoll::EventData::new_u64(u64::from(parking) << 32 | u64::from(key));
         let events = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
         match occupant.is_known {
             true => epoll::modify(epoll.get_ref(), stream.as_fd(), data, events)?,
@@ -122,23 +122,22 @@ impl Space {
         occupant.deadline = deadline.map_or(0, |deadline| lot.tick_of(deadline));
         let is_earlier = occupant.comes_up == 0 || occupant.deadline < occupant.comes_up;
         if occupant.deadline > 0 && is_earlier {
-            occupant.comes_up = lot.await_tick(occupant.deadline, self.key);
+            occupant.comes_up = lot.await_tick(occupant.deadline, key);
         }
         Ok(())
     }
 
     /// It is not parked any more: somebody else has something for it.
-    pub fn unpark(&self) {
+    pub(super) fn unpark(&self, key: u32) {
         // The event that is asked for may still come; it will be of an earlier parking.
-        if let Some(occupant) = self.lot.spaces.borrow_mut().get_mut(self.key as usize) {
+        if let Some(occupant) = self.0.spaces.borrow_mut().get_mut(key as usize) {
             occupant.parking = 0;
         }
     }
-}
 
-impl Drop for Space {
-    fn drop(&mut self) {
-        let occupant = self.lot.spaces.borrow_mut().try_remove(self.key as usize);
+    /// Gives the space up.
+    pub(super) fn leave(&self, key: u32) {
+        let occupant = self.0.spaces.borrow_mut().try_remove(key as usize);
         drop(occupant);
     }
 }
@@ -170,17 +169,18 @@ impl Inner {
     }
 
     /// The first tick that is not before a moment; above zero.
-    fn tick_of(&self, moment: Instant) -> u64 {
+    fn tick_of(&self, moment: Instant) -> u32 {
         let ticks = moment.saturating_duration_since(self.begun()).as_nanos() / TICK.as_nanos();
-        u64::try_from(ticks).unwrap_or(u64::MAX - 1).saturating_add(1)
+        // They last for six years, and a deadline after that is none.
+        u32::try_from(ticks).unwrap_or(u32::MAX - 1).saturating_add(1)
     }
 
     /// The last tick that has passed.
-    fn now(&self) -> u64 {
+    fn now(&self) -> u32 {
         self.tick_of(Instant::now()) - 1
     }
 
-    fn await_tick(self: &Rc<Self>, tick: u64, key: u32) -> u64 {
+    fn await_tick(self: &Rc<Self>, tick: u32, key: u32) -> u32 {
         let mut wheel = self.wheel.borrow_mut();
         let wheel = wheel.get_or_insert_with(|| Wheel::new(self.now()));
         if !self.ticking.replace(true) {
@@ -198,7 +198,7 @@ impl Inner {
     }
 
     /// The wheel has come to a space. Answers the parking whose deadline has passed.
-    fn come_up(self: &Rc<Self>, tick: u64, key: u32, now: u64) -> Option<u32> {
+    fn come_up(self: &Rc<Self>, tick: u32, key: u32, now: u32) -> Option<u32> {
         let mut spaces = self.spaces.borrow_mut();
         // Entries of a space that was given up, or that were overtaken by an earlier one, mean nothing.
         let occupant = spaces.get_mut(key as usize).filter(|it| it.comes_up == tick)?;

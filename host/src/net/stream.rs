@@ -20,8 +20,8 @@ use crate::net::writers::Writers;
 
 #[derive(Debug)]
 pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(Box<TcpStream>),
+    Unix(Box<UnixStream>),
     /// Not in the reactor: what can be done at once is done, and the rest has it enter the reactor first.
     Resting(Resting),
     /// For a moment between the two; for good, where the kernel refuses the move.
@@ -45,6 +45,16 @@ pub(super) enum Short {
 }
 
 impl Stream {
+    /// Of TCP, in the reactor.
+    pub(super) fn tcp(stream: net::TcpStream) -> io::Result<Stream> {
+        Ok(Stream::Tcp(Box::new(TcpStream::from_std(stream)?)))
+    }
+
+    /// Of the Unix kind, in the reactor.
+    pub(super) fn unix(stream: unix::net::UnixStream) -> io::Result<Stream> {
+        Ok(Stream::Unix(Box::new(UnixStream::from_std(stream)?)))
+    }
+
     /// Has it leave the reactor. Nobody waits for it any more.
     pub(super) fn rest(&mut self) -> io::Result<()> {
         *self = match mem::replace(self, Stream::Nowhere) {
@@ -58,8 +68,8 @@ impl Stream {
     /// Has it enter the reactor.
     pub(super) fn enter_reactor(&mut self) -> io::Result<()> {
         *self = match mem::replace(self, Stream::Nowhere) {
-            Stream::Resting(Resting::Tcp(stream)) => Stream::Tcp(TcpStream::from_std(stream)?),
-            Stream::Resting(Resting::Unix(stream)) => Stream::Unix(UnixStream::from_std(stream)?),
+            Stream::Resting(Resting::Tcp(stream)) => Stream::tcp(stream)?,
+            Stream::Resting(Resting::Unix(stream)) => Stream::unix(stream)?,
             entered => entered,
         };
         Ok(())
@@ -77,8 +87,8 @@ impl Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tcp(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+            Stream::Unix(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
             Stream::Resting(_) | Stream::Nowhere => Poll::Ready(Err(not_in_reactor())),
         }
     }

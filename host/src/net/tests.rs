@@ -515,7 +515,7 @@ fn a_connection_goes_out() {
         poll_fn(|cx| out.poll_connected(cx)).await.unwrap();
         assert_eq!(out.state(), State::Open);
         let into = accept(&listener, &connections).await;
-        assert_eq!(out.local(), into.remote());
+        assert_eq!(*out.local(), into.remote());
         assert_eq!(out.info().listener, NO_LISTENER);
         write(&out, b"hello", false).await.unwrap();
         assert_eq!(read(&into).await.unwrap(), b"hello");
@@ -713,7 +713,7 @@ fn a_socket_that_the_reactor_refuses_is_over_and_can_be_looked_at() {
             .unwrap();
         let socket = Stream::Resting(Resting::Tcp(OwnedFd::from(file).into()));
         let place = connections.place(&quota(1)).unwrap();
-        let entry = Entry::new(socket, any_port(), 0, State::Open, owner("echo"), place);
+        let entry = Entry::new(socket, any_port(), None, 0, State::Open, owner("echo"), place);
         let connection = Connection::new(entry);
         poll_fn(|cx| connection.poll_readable(cx)).await.unwrap_err();
         assert_eq!(errno(read(&connection).await), Errno::CONNABORTED);

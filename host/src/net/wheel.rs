@@ -8,13 +8,13 @@
 pub(super) struct Wheel {
     places: Box<[Vec<Entry>]>,
     /// All ticks up to this one, inclusive, have been looked at.
-    now: u64,
+    now: u32,
     count: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    tick: u64,
+    tick: u32,
     key: u32,
 }
 
@@ -23,7 +23,7 @@ const PLACES: usize = 512;
 
 impl Wheel {
     /// An empty wheel that has come to a tick.
-    pub(super) fn new(now: u64) -> Wheel {
+    pub(super) fn new(now: u32) -> Wheel {
         Wheel { places: vec![Vec::new(); PLACES].into(), now, count: 0 }
     }
 
@@ -33,7 +33,7 @@ impl Wheel {
     }
 
     /// Has `key` come up at `tick`, or at the next tick if that one has passed. Answers which it will be.
-    pub(super) fn insert(&mut self, tick: u64, key: u32) -> u64 {
+    pub(super) fn insert(&mut self, tick: u32, key: u32) -> u32 {
         let tick = tick.max(self.now + 1);
         self.places[place(tick)].push(Entry { tick, key });
         self.count += 1;
@@ -41,9 +41,9 @@ impl Wheel {
     }
 
     /// Goes on to a tick; what has come up goes into `due`, with the tick that it was there for.
-    pub(super) fn advance(&mut self, now: u64, due: &mut Vec<(u64, u32)>) {
+    pub(super) fn advance(&mut self, now: u32, due: &mut Vec<(u32, u32)>) {
         // After a long pause each place is looked at once.
-        let first = (self.now + 1).max(now.saturating_sub(PLACES as u64 - 1));
+        let first = (self.now + 1).max(now.saturating_sub(PLACES as u32 - 1));
         for tick in first..=now {
             let before = due.len();
             self.places[place(tick)].retain(|entry| {
@@ -59,15 +59,15 @@ impl Wheel {
     }
 }
 
-fn place(tick: u64) -> usize {
-    (tick % PLACES as u64) as usize
+fn place(tick: u32) -> usize {
+    (tick % PLACES as u32) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn due_at(wheel: &mut Wheel, now: u64) -> Vec<u32> {
+    fn due_at(wheel: &mut Wheel, now: u32) -> Vec<u32> {
         let mut due = Vec::new();
         wheel.advance(now, &mut due);
         due.into_iter().map(|(_, key)| key).collect()
@@ -78,14 +78,14 @@ mod tests {
         let mut wheel = Wheel::new(10);
         assert_eq!(wheel.insert(12, 1), 12);
         assert_eq!(wheel.insert(11, 2), 11);
-        assert_eq!(wheel.insert(12 + PLACES as u64, 3), 12 + PLACES as u64);
+        assert_eq!(wheel.insert(12 + PLACES as u32, 3), 12 + PLACES as u32);
         assert_eq!(wheel.insert(3, 4), 11, "one that has passed comes up at the next tick");
         assert_eq!(due_at(&mut wheel, 11), [2, 4]);
         assert_eq!(due_at(&mut wheel, 11), [0_u32; 0]);
         assert_eq!(due_at(&mut wheel, 12), [1]);
         assert!(!wheel.is_empty());
-        assert_eq!(due_at(&mut wheel, 11 + PLACES as u64), [0_u32; 0]);
-        assert_eq!(due_at(&mut wheel, 12 + PLACES as u64), [3]);
+        assert_eq!(due_at(&mut wheel, 11 + PLACES as u32), [0_u32; 0]);
+        assert_eq!(due_at(&mut wheel, 12 + PLACES as u32), [3]);
         assert!(wheel.is_empty());
     }
 
@@ -93,7 +93,7 @@ mod tests {
     fn after_a_long_pause_all_that_is_due_comes_up() {
         let mut wheel = Wheel::new(0);
         for key in 0..2000 {
-            wheel.insert(u64::from(key) * 3 + 1, key);
+            wheel.insert(key * 3 + 1, key);
         }
         let mut due = due_at(&mut wheel, 3000);
         due.sort_unstable();

@@ -2,14 +2,15 @@
 //! all of them have to be woken.
 
 use std::{
+    cell::OnceCell,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Wake, Waker},
 };
 
-/// The writers of one socket that wait.
+/// The writers of one socket that wait. Most sockets never have one.
 #[derive(Debug, Default)]
-pub(super) struct Writers(Arc<Waiting>);
+pub(super) struct Writers(OnceCell<Arc<Waiting>>);
 
 #[derive(Debug, Default)]
 struct Waiting(Mutex<Vec<Waker>>);
@@ -22,31 +23,41 @@ impl Writers {
         ready: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<()>> {
         let is_own = |waker: &Waker| waker.will_wake(cx.waker());
-        if self.0.lock().iter().all(is_own) {
-            // The usual case: nobody else waits, so that the reactor can wake the one.
-            let polled = ready(cx);
-            match &polled {
-                Poll::Pending => self.0.add(cx.waker()),
-                Poll::Ready(_) => self.0.take_all().into_iter().for_each(drop),
+        let waiting = match self.0.get() {
+            Some(waiting) if !waiting.lock().iter().all(is_own) => waiting,
+            waiting => {
+                // The usual case: nobody else waits, so that the reactor can wake the one.
+                let polled = ready(cx);
+                match (&polled, waiting) {
+                    (Poll::Pending, _) => self.0.get_or_init(Arc::default).add(cx.waker()),
+                    (Poll::Ready(_), Some(waiting)) => {
+                        waiting.take_all().into_iter().for_each(drop)
+                    }
+                    (Poll::Ready(_), None) => {}
+                }
+                return polled;
             }
-            return polled;
-        }
-        self.0.add(cx.waker());
-        let polled = ready(&mut Context::from_waker(&Waker::from(self.0.clone())));
+        };
+        waiting.add(cx.waker());
+        let polled = ready(&mut Context::from_waker(&Waker::from(waiting.clone())));
         if polled.is_ready() {
-            drop(self.0.take(cx.waker()));
+            drop(waiting.take(cx.waker()));
         }
         polled
     }
 
     /// Those who wait are to ask again: the reactor, which was to wake them, does not know the socket any more.
     pub(super) fn wake(&self) {
-        self.0.take_all().into_iter().for_each(Waker::wake);
+        self.take_all().into_iter().for_each(Waker::wake);
     }
 
     /// Nobody waits any more.
     pub(super) fn forget(&self) {
-        self.0.take_all().into_iter().for_each(drop);
+        self.take_all().into_iter().for_each(drop);
+    }
+
+    fn take_all(&self) -> Vec<Waker> {
+        self.0.get().map(|waiting| waiting.take_all()).unwrap_or_default()
     }
 }
 

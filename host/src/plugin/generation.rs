@@ -190,6 +190,19 @@ impl Generation {
         })
     }
 
+    /// One more is in flight, until [`Generation::leave_flight`]; [`InFlight`] does both.
+    pub fn enter_flight(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// One that entered is not in flight any more.
+    pub fn leave_flight(&self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        if self.in_flight.get() == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+
     /// The instance's name.
     pub fn name(&self) -> &str {
         &self.instance.name
@@ -534,16 +547,13 @@ pub struct InFlight(Rc<Generation>);
 impl InFlight {
     /// One more in flight.
     pub fn new(generation: &Rc<Generation>) -> InFlight {
-        generation.in_flight.set(generation.in_flight.get() + 1);
+        generation.enter_flight();
         InFlight(generation.clone())
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
-        if self.0.in_flight.get() == 0 {
-            self.0.idle.notify_waiters();
-        }
+        self.0.leave_flight();
     }
 }

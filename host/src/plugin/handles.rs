@@ -161,7 +161,7 @@ impl Handles {
     /// `STALE` if it is not in the table, or is something else.
     pub fn get<T: Held>(&self, handle: Handle) -> Result<Rc<T>, Code> {
         let slots = self.slots.borrow();
-        let slot = slots.get(handle as u32 as usize);
+        let slot = slots.get(place(handle));
         let slot = slot.filter(|slot| slot.number == (handle >> 32) as u32);
         let resource = slot.and_then(|slot| slot.resource.as_ref());
         if let Some(found) = resource.and_then(T::of) {
@@ -259,6 +259,11 @@ impl Handles {
         self.counts.iter().for_each(|count| count.set(0));
         self.slots.take().into_iter().filter_map(|slot| slot.resource).collect()
     }
+}
+
+/// Where in its table a handle's thing is: a small number, which another has once that one is gone.
+pub fn place(handle: Handle) -> usize {
+    handle as u32 as usize
 }
 
 /// The next number, from 1 to 2^31 - 1, so that a handle is a positive `i64`.

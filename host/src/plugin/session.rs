@@ -6,7 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     future::poll_fn,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
@@ -24,12 +24,13 @@ use tokio::task::AbortHandle;
 use crate::{
     net::{
         connection::Connection,
-        lot::{Attendant, Space, Why},
+        lot::{Attendant, Why},
     },
     plugin::{
         frame,
         future::PluginFuture,
-        generation::{Generation, InFlight, Phase},
+        generation::{Generation, Phase},
+        handles,
         serve::Service,
     },
 };
@@ -40,27 +41,33 @@ const TURNS_MAX: usize = 32;
 /// The sessions of a service.
 pub struct Sessions {
     hooks: Table<SessionHooks>,
-    all: RefCell<HashMap<Handle, Rc<Session>>>,
+    /// By the place of their handles in the table of handles.
+    all: RefCell<Vec<Option<Rc<Session>>>>,
+    /// Of the last turn that never had to wait, for the next.
+    relay: Cell<Option<Arc<Relay>>>,
 }
 
-/// One session.
+/// One session. There may be very many that rest.
 struct Session {
     service: Rc<Service>,
     handle: Handle,
     connection: Rc<Connection>,
-    space: Space,
+    /// Set by `conn_park` during a turn: 0 for no deadline, [`NOT_PARKED`] before.
+    until_ns: Cell<u64>,
+    /// `None` for none.
+    #[expect(
+        clippy::box_collection,
+        reason = "a queue is four words, and most sessions never have one"
+    )]
+    posts: Cell<Option<Box<VecDeque<Vec<u8>>>>>,
+    /// The task that a turn has become.
+    driver: Cell<Option<AbortHandle>>,
     is_resting: Cell<bool>,
-    /// Set by `conn_park` during a turn.
-    until_ns: Cell<Option<u64>>,
     /// It was told that its generation drains, once.
     is_told: Cell<bool>,
-    posts: RefCell<VecDeque<Vec<u8>>>,
-    /// The task that a turn has become.
-    driver: RefCell<Option<AbortHandle>>,
-    /// Who is woken in turns that begin without a task.
-    relay: Arc<Relay>,
-    _in_flight: InFlight,
 }
+
+const NOT_PARKED: u64 = u64::MAX;
 
 /// A waker that stays the same when a turn becomes a task: what was set up in its first poll, a timer say, wakes the task.
 #[derive(Default)]
@@ -101,28 +108,31 @@ enum Wake {
 impl Sessions {
     /// No sessions yet.
     pub fn new(hooks: Table<SessionHooks>) -> Sessions {
-        Sessions { hooks, all: RefCell::default() }
+        Sessions { hooks, all: RefCell::default(), relay: Cell::new(None) }
     }
 
     /// Begins a session with its first turn.
     pub fn begin(&self, service: &Rc<Service>, handle: Handle, connection: Rc<Connection>) {
         let generation = service.object.generation();
         let attendant: Rc<dyn Attendant> = service.clone();
-        let connections = &generation.instance.registry.connections;
+        connection.attend(Rc::downgrade(&attendant), handle);
+        generation.enter_flight();
         let session = Rc::new(Session {
             service: service.clone(),
             handle,
             connection,
-            space: connections.space(Rc::downgrade(&attendant), handle),
+            until_ns: Cell::new(NOT_PARKED),
+            posts: Cell::new(None),
+            driver: Cell::new(None),
             is_resting: Cell::new(false),
-            until_ns: Cell::new(None),
             is_told: Cell::new(false),
-            posts: RefCell::default(),
-            driver: RefCell::default(),
-            relay: Arc::default(),
-            _in_flight: InFlight::new(generation),
         });
-        self.all.borrow_mut().insert(handle, session.clone());
+        let (mut all, place) = (self.all.borrow_mut(), handles::place(handle));
+        if all.len() <= place {
+            all.resize(place + 1, None);
+        }
+        all[place] = Some(session.clone());
+        drop(all);
         session.turn(self, Wake::Readable);
     }
 
@@ -143,7 +153,7 @@ impl Sessions {
     /// `conn_park`: the connection rests when its turn ends, until `deadline_ns` at the latest (0: for ever).
     pub fn park(&self, handle: Handle, deadline_ns: u64) -> Code {
         let Some(session) = self.find(handle) else { return code::INVALID };
-        session.until_ns.set(Some(deadline_ns));
+        session.until_ns.set(deadline_ns.min(NOT_PARKED - 1));
         code::READY
     }
 
@@ -152,24 +162,27 @@ impl Sessions {
         let Some(session) = self.find(handle) else { return code::STALE };
         // A bound for a peer that reads nothing: the poster is told.
         let max = session.generation().limits.posts_per_connection_max;
-        if session.posts.borrow().len() as u64 >= max {
+        let mut posts = session.posts.take().unwrap_or_default();
+        let is_full = posts.len() as u64 >= max;
+        if !is_full {
+            posts.push_back(bytes.to_vec());
+        }
+        session.posts.set(Some(posts));
+        if is_full {
             return code::BUSY;
         }
-        session.posts.borrow_mut().push_back(bytes.to_vec());
         session.stir();
         code::READY
     }
 
     /// Has every session that rests look whether there is something for it.
     pub fn stir(&self) {
-        let all: Vec<_> = self.all.borrow().values().cloned().collect();
-        all.iter().for_each(|session| session.stir());
+        self.list().iter().for_each(|session| session.stir());
     }
 
     /// Ends every session. Called when no code of the plugin is on the stack.
     pub fn end(&self) {
-        let all: Vec<_> = self.all.borrow().values().cloned().collect();
-        for session in all {
+        for session in self.list() {
             session.end(self);
             if let Some(driver) = session.driver.take() {
                 driver.abort();
@@ -178,7 +191,29 @@ impl Sessions {
     }
 
     fn find(&self, handle: Handle) -> Option<Rc<Session>> {
-        self.all.borrow().get(&handle).cloned()
+        let all = self.all.borrow();
+        all.get(handles::place(handle))?.as_ref().filter(|it| it.handle == handle).cloned()
+    }
+
+    fn list(&self) -> Vec<Rc<Session>> {
+        self.all.borrow().iter().flatten().cloned().collect()
+    }
+
+    /// Takes a session out; nothing if it is not there any more.
+    fn remove(&self, handle: Handle) -> Option<Rc<Session>> {
+        let mut all = self.all.borrow_mut();
+        all.get_mut(handles::place(handle))?.take_if(|it| it.handle == handle)
+    }
+
+    fn relay(&self) -> Arc<Relay> {
+        self.relay.take().unwrap_or_default()
+    }
+
+    /// Keeps the relay of a turn that is over, unless the turn has left a waker somewhere.
+    fn give_back(&self, mut relay: Arc<Relay>) {
+        if Arc::get_mut(&mut relay).is_some() {
+            self.relay.set(Some(relay));
+        }
     }
 }
 
@@ -190,7 +225,7 @@ impl Session {
     /// It does not rest any more.
     fn rise(&self) {
         self.is_resting.set(false);
-        self.space.unpark();
+        self.connection.unpark();
         self.connection.set_parked(false);
     }
 
@@ -208,8 +243,14 @@ impl Session {
 
     /// What there is for it beside its connection.
     fn next(&self) -> Option<Wake> {
-        if let Some(bytes) = self.posts.borrow_mut().pop_front() {
-            return Some(Wake::Posted(bytes));
+        if let Some(mut posts) = self.posts.take() {
+            let first = posts.pop_front();
+            if !posts.is_empty() {
+                self.posts.set(Some(posts));
+            }
+            if let Some(bytes) = first {
+                return Some(Wake::Posted(bytes));
+            }
         }
         let drains = self.generation().phase.get() == Phase::Draining;
         (drains && !self.is_told.replace(true)).then_some(Wake::Drain)
@@ -224,9 +265,14 @@ impl Session {
             let code = match future {
                 None => code::READY,
                 Some(future) => {
-                    let relay = Waker::from(self.relay.clone());
-                    match future.poll(&mut Context::from_waker(&relay)) {
-                        Poll::Ready(code) => code,
+                    let relay = sessions.relay();
+                    let waker = Waker::from(relay.clone());
+                    match future.poll(&mut Context::from_waker(&waker)) {
+                        Poll::Ready(code) => {
+                            drop(waker);
+                            sessions.give_back(relay);
+                            code
+                        }
                         Poll::Pending => return self.go_on_as_task(future, relay, is_last),
                     }
                 }
@@ -260,7 +306,7 @@ impl Session {
         sessions: &Sessions,
         wake: &Wake,
     ) -> Option<Option<Rc<PluginFuture>>> {
-        self.until_ns.set(None);
+        self.until_ns.set(NOT_PARKED);
         let (why, posted): (u32, &[u8]) = match wake {
             Wake::Readable => (WAKE_READABLE, &[]),
             Wake::Hangup => (WAKE_HANGUP, &[]),
@@ -286,15 +332,15 @@ impl Session {
     }
 
     /// The turn has to wait.
-    fn go_on_as_task(self: &Rc<Self>, future: Rc<PluginFuture>, relay: Waker, is_last: bool) {
-        let session = self.clone();
+    fn go_on_as_task(self: &Rc<Self>, future: Rc<PluginFuture>, relay: Arc<Relay>, is_last: bool) {
         self.drive(is_last, async move {
+            let waker = Waker::from(relay.clone());
             let code = poll_fn(|context| {
-                session.relay.set(Some(context.waker()));
-                future.poll(&mut Context::from_waker(&relay))
+                relay.set(Some(context.waker()));
+                future.poll(&mut Context::from_waker(&waker))
             });
             let code = code.await;
-            session.relay.set(None);
+            relay.set(None);
             code
         });
     }
@@ -310,13 +356,13 @@ impl Session {
                 session.turn(sessions, next);
             }
         });
-        *self.driver.borrow_mut() = Some(driver.abort_handle());
+        self.driver.set(Some(driver.abort_handle()));
     }
 
     /// A turn is over: what the next one is for, if it has one at once.
     fn after_turn(self: &Rc<Self>, sessions: &Sessions, code: Code, is_last: bool) -> Option<Wake> {
         // Nothing can wake a session whose peer has gone, but its going.
-        if code != code::READY || self.until_ns.get().is_none() || is_last {
+        if code != code::READY || self.until_ns.get() == NOT_PARKED || is_last {
             self.end(sessions);
             return None;
         }
@@ -330,10 +376,10 @@ impl Session {
     fn rest(self: &Rc<Self>, sessions: &Sessions) {
         let clock = &self.generation().instance.registry.clock;
         let deadline = match self.until_ns.get() {
-            None | Some(0) => None,
-            Some(deadline_ns) => Some(clock.instant(deadline_ns).into_std()),
+            0 => None,
+            deadline_ns => Some(clock.instant(deadline_ns).into_std()),
         };
-        match self.space.park(&self.connection, deadline) {
+        match self.connection.park(deadline) {
             Ok(()) => {
                 self.is_resting.set(true);
                 self.connection.set_parked(true);
@@ -352,11 +398,10 @@ impl Session {
 
     /// Ends it: the plugin drops what it keeps of it, and the connection is closed.
     fn end(&self, sessions: &Sessions) {
-        let was_there = sessions.all.borrow_mut().remove(&self.handle).is_some();
-        if !was_there {
+        if sessions.remove(self.handle).is_none() {
             return;
         }
-        self.space.unpark();
+        self.connection.unpark();
         let object = &self.service.object;
         if !object.is_given_back() {
             frame::enter(self.generation(), || {
@@ -366,6 +411,12 @@ impl Session {
             });
         }
         drop(self.generation().handles.remove(self.handle));
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.generation().leave_flight();
     }
 }
 
