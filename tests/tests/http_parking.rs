@@ -119,3 +119,52 @@ fn a_client_that_says_nothing_is_accepted_after_a_while_and_its_time_is_bounded(
     let listeners = server.ctl_json(["listeners"]);
     assert_eq!(listeners[0]["accepted"], 2, "{listeners}");
 }
+
+#[test]
+fn a_new_connection_rests_once_it_is_answered_and_one_that_asks_again_is_kept() {
+    let (server, address) = server("park_after = \"60 s\"");
+    let mut client = Client::connect(address);
+    assert_eq!(client.get("/a.txt").text(), "a\n");
+    rest(&server, 1);
+    assert_eq!(client.get("/a.txt").text(), "a\n");
+    let all = server.ctl_json(["connections"]);
+    assert_eq!(all[0]["state"], "active", "{all}");
+}
+
+#[test]
+fn a_client_that_says_nothing_rests_too_and_its_time_is_that_of_a_head() {
+    let server = Folder::new().start(
+        "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\n\
+         listen = { address = \"127.0.0.1:0\", deferred = false }\n\
+         [plugin.config]\nhealth = \"/up\"\npark_after = \"20 ms\"\nhead_timeout = \"2 s\"\nidle_timeout = \"1 h\"\n",
+    );
+    let mut silent = Client::connect(server.address("web"));
+    rest(&server, 1);
+    assert_eq!(silent.end(), End::Eof);
+    let mut late = Client::connect(server.address("web"));
+    rest(&server, 1);
+    assert_eq!(late.get("/up").status, 200);
+}
+
+/// Nothing else can come, so that nobody has to wait for the client's end.
+#[test]
+fn a_connection_whose_client_has_said_that_it_leaves_is_gone_with_its_answer() {
+    let (server, address) = server("");
+    for request in [
+        "GET /a.txt HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n",
+        "GET /a.txt HTTP/1.0\r\nHost: test\r\n\r\n",
+        "POST /busy/mirror HTTP/1.1\r\nHost: test\r\nConnection: x, Close\r\nContent-Length: 2\r\n\r\na\n",
+    ] {
+        let mut client = Client::connect(address);
+        client.send(request);
+        assert_eq!(client.response().text(), "a\n");
+        assert_eq!(client.end(), End::Eof);
+        let all = server.ctl_json(["connections"]);
+        assert_eq!(all.as_array().map(Vec::len), Some(0), "{all}");
+    }
+    // One that breaks its word still gets its answer.
+    let mut client = Client::connect(address);
+    let one = "GET /a.txt HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    client.send([one, &"x".repeat(300_000)].concat());
+    assert_eq!(client.response().text(), "a\n");
+}

@@ -224,7 +224,7 @@ fn a_long_table_is_read_in_parts_while_others_come_and_go() {
         assert_eq!(connections.find(8).map(|it| it.id), Some(8));
         assert!(connections.find(7).is_none());
         let idle = connections.find(8).and_then(|it| it.idle);
-        assert!(idle.is_some_and(|idle| idle <= held[0].0.entry.opened.elapsed()), "{idle:?}");
+        assert!(idle.is_some_and(|idle| idle <= held[0].0.entry.age()), "{idle:?}");
         let mut owners = 0;
         connections.each_owner(|_, listener| owners += listener);
         assert_eq!(owners, 3 * 9);

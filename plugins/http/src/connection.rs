@@ -23,7 +23,7 @@ use crate::{
     io::Io,
     linger,
     refusal::Refusal,
-    server::{Place, Server},
+    server::{Place, Seat, Server},
     service::answer,
     watch::{Leftover, Watch},
 };
@@ -34,15 +34,22 @@ use crate::{
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What is kept of a connection while it rests between two requests.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Resting {
     /// Requests that were served.
     served: u64,
+    /// `None` if it is new here.
+    #[serde(skip)]
+    seat: Option<Seat>,
     /// When it came to rest.
-    #[serde(skip)]
-    since: Option<Instant>,
-    #[serde(skip)]
-    place: Option<Place>,
+    #[serde(skip, default = "Instant::now")]
+    since: Instant,
+}
+
+impl Default for Resting {
+    fn default() -> Resting {
+        Resting { served: 0, seat: None, since: Instant::now() }
+    }
 }
 
 /// How a connection ends, or comes to rest.
@@ -88,15 +95,18 @@ pub(crate) async fn turn(
         Wake::Readable | Wake::Resumed | Wake::Posted(_) => {}
     }
     let park_after = server.timeouts.park_after;
-    let is_cold = resting.since.is_some_and(|since| Instant::now() >= since + park_after);
+    let is_cold = resting.seat.is_none() || Instant::now() >= resting.since + park_after;
     let watch = Rc::new(Watch::new(conn, server.clone(), resting.served, is_cold)?);
-    let Some(place) = resting.place.or_else(|| server.join()) else {
+    let Some(seat) = resting.seat.or_else(|| server.join()) else {
         linger::refuse(&watch, Refusal::TooManyConnections).await?;
         return Ok(Rest::Close);
     };
-    // The place is held until the client has gone: a client that does not go counts as one.
+    let place = seat.take_place();
+    // The seat is held until the client has gone: a client that does not go counts as one.
     match drive(&watch, &place).await {
         End::Rest => return Ok(rest(&watch, place)),
+        // Dropped, it is closed in good order. The host would read on if there were anything to read.
+        End::Done if watch.is_heard_out() => {}
         End::Done => linger::close(&watch).await?,
         End::Idle => linger::close_idle(&watch).await?,
         End::Refuse(refusal) => linger::refuse(&watch, refusal).await?,
@@ -107,10 +117,9 @@ pub(crate) async fn turn(
 
 fn rest(watch: &Watch, place: Place) -> Rest<Resting> {
     let Some(conn) = watch.take() else { return Rest::Close };
-    place.forget_waker();
-    let until = watch.active_at.get() + watch.server.timeouts.idle;
+    let until = idle_until(watch);
     let resting =
-        Resting { served: watch.served_in_all(), since: Some(Instant::now()), place: Some(place) };
+        Resting { served: watch.served_in_all(), seat: place.leave(), since: Instant::now() };
     Rest::Park(conn, resting, Some(until))
 }
 
@@ -305,13 +314,9 @@ fn deadline(watch: &Watch) -> Option<(Instant, Deadline)> {
         let since = watch.head_since.get().max(active_at);
         return Some((since + timeouts.head, Deadline::RefuseHead));
     }
-    let idle_until = active_at
-        + match watch.served_in_all() {
-            0 => timeouts.head,
-            _ => timeouts.idle,
-        };
+    let idle_until = idle_until(watch);
     let rest_at = active_at + timeouts.park_after;
-    if rest_at < idle_until && watch.served_in_all() > 0 && watch.can_rest() {
+    if rest_at < idle_until && watch.can_rest() {
         return Some((rest_at, Deadline::Rest));
     }
     let until = match watch.server.draining_since() {
@@ -320,6 +325,13 @@ fn deadline(watch: &Watch) -> Option<(Instant, Deadline)> {
         None => idle_until,
     };
     Some((until, Deadline::CloseIdle))
+}
+
+/// How long it may ask for nothing: its first request has to come as soon as a head has to be whole.
+fn idle_until(watch: &Watch) -> Instant {
+    let timeouts = &watch.server.timeouts;
+    let most = if watch.served_in_all() == 0 { timeouts.head } else { timeouts.idle };
+    watch.active_at.get() + most
 }
 
 /// Whether the client is known to have gone while its request is with the handler, or while the response is silent. Output

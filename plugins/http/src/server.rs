@@ -44,6 +44,7 @@ pub(crate) struct Server {
     pub(crate) requests_max: u64,
     pub(crate) drain_bytes_max: u64,
     connections_max: usize,
+    connections: Cell<usize>,
     /// The value of the field `server`.
     pub(crate) name: Option<HeaderValue>,
     /// The path of the health check.
@@ -62,9 +63,12 @@ pub(crate) struct Server {
     free: RefCell<Vec<usize>>,
 }
 
-/// The place of a connection among those of its instance.
+/// That a connection is among those that its instance may have, and counts.
+pub(crate) struct Seat(Rc<Server>);
+
+/// The place of a connection among those that are to be woken when the draining begins. One that rests has none: the host tells it.
 pub(crate) struct Place {
-    server: Rc<Server>,
+    seat: Option<Seat>,
     index: usize,
 }
 
@@ -100,6 +104,7 @@ impl Server {
             requests_max: settings.requests_max,
             drain_bytes_max: settings.drain_bytes_max.bytes(),
             connections_max: usize::try_from(settings.connections_max).unwrap_or(usize::MAX),
+            connections: Cell::new(0),
             name: Some(name).filter(|name| !name.is_empty()),
             health: Some(settings.health.clone()).filter(|path| !path.is_empty()),
             metrics,
@@ -156,19 +161,14 @@ impl Server {
         }
     }
 
-    /// A place for one more connection, unless there are as many as there may be.
-    pub(crate) fn join(self: &Rc<Server>) -> Option<Place> {
-        let (mut places, mut free) = (self.places.borrow_mut(), self.free.borrow_mut());
-        let index = match free.pop() {
-            Some(index) => index,
-            None if places.len() >= self.connections_max => return None,
-            None => {
-                places.push(None);
-                places.len() - 1
-            }
-        };
+    /// A seat for one more connection, unless there are as many as there may be.
+    pub(crate) fn join(self: &Rc<Server>) -> Option<Seat> {
+        if self.connections.get() >= self.connections_max {
+            return None;
+        }
+        self.connections.set(self.connections.get() + 1);
         self.metrics.connected();
-        Some(Place { server: self.clone(), index })
+        Some(Seat(self.clone()))
     }
 }
 
@@ -188,10 +188,31 @@ fn builder(limits: &Limits) -> http1::Builder {
     http1
 }
 
+impl Seat {
+    /// A place for the time in which the connection does not rest.
+    pub(crate) fn take_place(self) -> Place {
+        let server = &self.0;
+        let index = server.free.borrow_mut().pop().unwrap_or_else(|| {
+            let mut places = server.places.borrow_mut();
+            places.push(None);
+            places.len() - 1
+        });
+        Place { seat: Some(self), index }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.metrics.disconnected();
+    }
+}
+
 impl Place {
     /// Remembers who is to be woken. Answers whether that has changed.
     pub(crate) fn keep_waker(&self, waker: &Waker) -> bool {
-        let mut places = self.server.places.borrow_mut();
+        let Some(Seat(server)) = &self.seat else { return false };
+        let mut places = server.places.borrow_mut();
         match &mut places[self.index] {
             Some(kept) if kept.will_wake(waker) => false,
             kept => {
@@ -200,20 +221,23 @@ impl Place {
             }
         }
     }
-}
 
-impl Place {
-    /// Nobody is to be woken: the connection rests, and the host tells it of the draining.
-    pub(crate) fn forget_waker(&self) {
-        let waker = self.server.places.borrow_mut()[self.index].take();
+    /// The connection rests: nothing is left but its seat.
+    pub(crate) fn leave(mut self) -> Option<Seat> {
+        self.give_up()
+    }
+
+    fn give_up(&mut self) -> Option<Seat> {
+        let seat = self.seat.take()?;
+        let waker = seat.0.places.borrow_mut()[self.index].take();
         drop(waker);
+        seat.0.free.borrow_mut().push(self.index);
+        Some(seat)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.server.places.borrow_mut()[self.index] = None;
-        self.server.free.borrow_mut().push(self.index);
-        self.server.metrics.disconnected();
+        drop(self.give_up());
     }
 }

@@ -54,8 +54,20 @@ enum State {
 pub(crate) fn answer(request: Request<Incoming>, watch: Rc<Watch>) -> Answer {
     watch.served.set(watch.served.get() + 1);
     watch.in_service.set(true);
+    watch.is_leaving.set(is_last(&request));
     watch.server.metrics.request();
     Answer { watch, state: State::New(request) }
+}
+
+/// Whether the client sends no request after this one (RFC 9112 section 9.3).
+fn is_last(request: &Request<Incoming>) -> bool {
+    let says = |option: &str| {
+        let values = request.headers().get_all(header::CONNECTION).into_iter();
+        let mut options =
+            values.filter_map(|value| value.to_str().ok()).flat_map(|it| it.split(','));
+        options.any(|it| it.trim().eq_ignore_ascii_case(option))
+    };
+    says("close") || (request.version() == Version::HTTP_10 && !says("keep-alive"))
 }
 
 impl Future for Answer {

@@ -35,8 +35,8 @@ pub(crate) struct Watch {
     pub(crate) served_before: Cell<u64>,
     /// What the site was asked by the front, for hyper's first request to go on with.
     pub(crate) asked: RefCell<Option<Asked>>,
-    /// The connection rested for long before this turn, and will do so again: it is not read from once it has been answered, for that
-    /// would have it wait in the reactor.
+    /// The connection is new, or rested for long before this turn, and will rest again: it is not read from once it has been answered,
+    /// for that would have it wait in the reactor. One that asks again soon is in a conversation.
     pub(crate) is_cold: bool,
     /// What was refused. Input is not read any more.
     pub(crate) refused: Cell<Option<Refused>>,
@@ -50,6 +50,8 @@ pub(crate) struct Watch {
     pub(crate) upload_left: Cell<u64>,
     /// The body of a request was left unread and is too long to be drained: no other request can follow it.
     pub(crate) given_up: Cell<bool>,
+    /// The client has said that this request is its last.
+    pub(crate) is_leaving: Cell<bool>,
     /// The client waits for 100, which has not been sent.
     pub(crate) continue_due: Cell<bool>,
     /// Hyper was given what is to be sent and has not been flushed since.
@@ -113,6 +115,7 @@ impl Watch {
             upload_open: Cell::new(false),
             upload_left: Cell::new(0),
             given_up: Cell::new(false),
+            is_leaving: Cell::new(false),
             continue_due: Cell::new(false),
             due: Cell::new(false),
             dirty: Cell::new(false),
@@ -304,6 +307,15 @@ impl Watch {
             || self.given_up.get()
             || self.refused.get().is_some_and(|refused| refused.in_body)
             || (self.server.is_draining() && self.is_caught_up())
+    }
+
+    /// Nothing more can come that a reset could answer: the client keeps its word, or has ended its half.
+    pub(crate) fn is_heard_out(&self) -> bool {
+        let is_read = !self.upload_open.get()
+            && !self.given_up.get()
+            && self.refused.get().is_none()
+            && self.leftover.borrow().is_none();
+        is_read && (self.ended_at.get().is_some() || (self.is_leaving.get() && self.is_caught_up()))
     }
 
     /// The rest of a request's body will not be read. No other request can follow it.
