@@ -128,7 +128,7 @@ fn a_new_connection_rests_once_it_is_answered_and_one_that_asks_again_is_kept() 
     rest(&server, 1);
     assert_eq!(client.get("/a.txt").text(), "a\n");
     let all = server.ctl_json(["connections"]);
-    assert_eq!(all[0]["state"], "active", "{all}");
+    assert_eq!(all[0]["state"], "open", "{all}");
 }
 
 #[test]

@@ -369,11 +369,12 @@ impl Host {
         }
     }
 
-    /// Tells the plugin to drain within `patience`.
+    /// Tells the plugin to drain within `patience`, and each session when it rests.
     pub fn drain(&self, patience: Duration) {
         let by = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
         // SAFETY: The plugin has started.
         unsafe { (self.hooks.drain)(self.world.now_ns.get().saturating_add(by)) };
+        self.world.is_draining.set(true);
         self.world.run_ready();
     }
 

@@ -8,7 +8,7 @@ use medusa_abi::{
     host::NetCallbacks,
     net::{
         ConnectionInfo, IoSlice, ParkSpec, Service, Session, SocketAddress, SocketSpec, TlsSpec,
-        WAKE_DEADLINE, WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE,
+        WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE,
     },
     task::{Task, Waker},
 };
@@ -61,6 +61,7 @@ pub(super) fn adopt(world: &World, end: End, listener: u32, session: bool) -> Ha
         turn: 0.into(),
         session,
         hangup_told: false.into(),
+        drain_told: false.into(),
     })))
 }
 
@@ -116,6 +117,8 @@ pub(super) fn take_turns(world: &Rc<World>) -> bool {
         let posted = conn.due.borrow_mut().pop_front();
         let wake = if let Some(wake) = posted {
             wake
+        } else if world.is_draining.get() && !conn.drain_told.replace(true) {
+            (WAKE_DRAIN, Vec::new())
         } else if conn.end.hung_up() && !conn.hangup_told.replace(true) {
             (WAKE_HANGUP, Vec::new())
         } else if conn.end.readable() && !conn.hangup_told.get() {

@@ -85,6 +85,7 @@ pub(super) struct Connection {
     /// Served by sessions.
     pub(super) session: bool,
     pub(super) hangup_told: StdCell<bool>,
+    pub(super) drain_told: StdCell<bool>,
 }
 
 #[derive(Default)]
@@ -129,6 +130,7 @@ pub(super) struct World {
     entries: RefCell<BTreeMap<Handle, Entry>>,
     next: StdCell<Handle>,
     pub(super) now_ns: StdCell<u64>,
+    pub(super) is_draining: StdCell<bool>,
     pub(super) failure: RefCell<Option<String>>,
     pub(super) names: RefCell<HashMap<String, Vec<SocketAddr>>>,
     /// Listeners of the plugin and of the test.
@@ -156,6 +158,7 @@ impl World {
             entries: RefCell::default(),
             next: StdCell::new(1),
             now_ns: StdCell::new(1_000_000_000),
+            is_draining: StdCell::new(false),
             failure: RefCell::default(),
             names: RefCell::default(),
             ports: RefCell::default(),

@@ -151,8 +151,13 @@ async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> End
             alarm.reset();
         }
         loop {
+            let was_dirty = watch.dirty.get();
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
                 return Poll::Ready(ended(watch, result));
+            }
+            if was_dirty && !watch.dirty.get() && watch.in_service.get() {
+                // hyper has a request that it could not answer before the last response was out, and has not noticed that it is.
+                continue;
             }
             let now = Instant::now();
             presence.note(watch, now);

@@ -244,3 +244,26 @@ fn a_body_that_nobody_wanted_ends_with_its_last_byte() {
     }
     assert_eq!(connections(&host), 0);
 }
+
+/// hyper has the next request by then, and would wait for something else to happen before it goes on with it.
+#[test]
+fn a_pipeline_goes_on_when_a_response_that_had_to_wait_is_out() {
+    let host = server("");
+    for body in
+        ["Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
+    {
+        for split in 0..body.len() {
+            let mut connection = crowded(&host, 0);
+            let with_body = get(1000).replace("\r\n\r\n", &format!("\r\n{body}"));
+            let (first, rest) = with_body.split_at(with_body.len() - split);
+            connection.send(first);
+            connection.send(rest.to_owned() + &get(1000) + &with_body + &get(1000));
+            let received = String::from_utf8(connection.read()).expect("text");
+            assert_eq!(
+                received.matches("content-length: 1000").count(),
+                4,
+                "{body:?} cut at {split}"
+            );
+        }
+    }
+}
