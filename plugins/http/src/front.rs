@@ -57,6 +57,8 @@ enum Served {
     Some,
     /// The rest is hyper's.
     HyperIsNext,
+    /// All that the client wants to have answered.
+    Last,
 }
 
 /// Responses that the client has not taken yet.
@@ -91,7 +93,7 @@ enum Answered {
 /// Answers plain requests until something else is to be done.
 pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> Next {
     let mut unsent = Unsent::default();
-    let mut is_hyper_next = false;
+    let (mut is_hyper_next, mut is_over) = (false, false);
     let served_at_first = watch.served_in_all();
     poll_fn(|context| {
         if place.keep_waker(context.waker()) {
@@ -101,6 +103,7 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
         for _ in 0..READS_PER_TURN {
             match unsent.poll(watch, context) {
                 Poll::Ready(Ok(())) if is_hyper_next => return Poll::Ready(Next::Hyper),
+                Poll::Ready(Ok(())) if is_over => return Poll::Ready(Next::End(End::Done)),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Next::End(End::Abort)),
                 Poll::Pending => return wait(watch, alarm, now, context),
@@ -115,6 +118,10 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
             match turn(watch, &mut unsent, now, context) {
                 Poll::Ready(Ok(Some(Served::All))) => {}
                 Poll::Ready(Ok(Some(Served::HyperIsNext))) => is_hyper_next = true,
+                Poll::Ready(Ok(Some(Served::Last))) => {
+                    watch.is_leaving.set(true);
+                    is_over = true;
+                }
                 Poll::Ready(Ok(Some(Served::Some))) => {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
@@ -210,6 +217,9 @@ fn answer_all(
         }
         watch.served_before.set(watch.served_before.get() + 1);
         used += plain.length;
+        if plain.is_last {
+            return (used, Served::Last);
+        }
         if file.is_some() {
             // What comes after it is looked at once it is sent.
             return (used, Served::All);
@@ -230,7 +240,9 @@ fn answer(
     let server = &*watch.server;
     let path = plain.path(bytes);
     if server.health.as_deref() == Some(path) {
+        let before = out.len();
         render::local(out, server, plain.is_head, "text/plain; charset=utf-8", b"ok\n");
+        render::close_if(plain.is_last, out, before);
         server.metrics.request();
         server.metrics.response(StatusCode::OK);
         return Answered::Written;
@@ -285,6 +297,7 @@ fn answer(
         let answer = cache::Answer { status, wire, date_at, body_bytes, file, reuse, used_at };
         server.cache.borrow_mut().keep(plain, bytes, answer);
     }
+    render::close_if(plain.is_last, out, before);
     outgoing.map_or(Answered::Written, Answered::File)
 }
 
@@ -303,7 +316,9 @@ fn answer_again(
         server.cache.borrow_mut().forget(&found);
         return None;
     };
+    let before = out.len();
     found.write(out, server.date.borrow().text());
+    render::close_if(plain.is_last, out, before);
     let length = found.body_bytes as u64 + found.file.as_ref().map_or(0, |(_, _, length)| *length);
     server.metrics.request();
     server.metrics.response(found.status);

@@ -1,5 +1,5 @@
 //! The plain request: GET or HEAD by HTTP/1.1, whole in one read, without a body and with nothing that would make its connection
-//! special. Most requests are, and these need no state between two reads.
+//! another than HTTP's. Most requests are, and these need no state between two reads.
 //!
 //! What this takes is a part of what [`crate::framing`] and hyper take together, and means the same to all three; whatever is
 //! doubtful is not plain, and theirs to judge.
@@ -21,6 +21,8 @@ pub(crate) struct Plain {
     pub(crate) length: usize,
     /// HEAD, not GET.
     pub(crate) is_head: bool,
+    /// The client sends no request after this one.
+    pub(crate) is_last: bool,
     path: Range<usize>,
     query: Option<Range<usize>>,
     host: Range<usize>,
@@ -53,7 +55,7 @@ impl Plain {
         if !is_within || request.version != Some(1) || !has_whole_line_ends(&bytes[..length]) {
             return None;
         }
-        let mut host = None;
+        let (mut host, mut is_last) = (None, false);
         let mut fields: SmallVec<[Field; 16]> = SmallVec::new();
         for field in request.headers.iter() {
             let (name, value) = (field.name.as_bytes(), field.value);
@@ -64,11 +66,11 @@ impl Plain {
                     }
                     host = Some(range(bytes, value));
                 }
-                (10, Some(b'c'))
-                    if name.eq_ignore_ascii_case(b"connection")
-                        && !value.eq_ignore_ascii_case(b"keep-alive") =>
-                {
-                    return None;
+                (10, Some(b'c')) if name.eq_ignore_ascii_case(b"connection") => {
+                    is_last |= value.eq_ignore_ascii_case(b"close");
+                    if !is_last && !value.eq_ignore_ascii_case(b"keep-alive") {
+                        return None;
+                    }
                 }
                 (6 | 7 | 14 | 17, Some(b'c' | b'e' | b't' | b'u')) if is_special(name) => {
                     return None;
@@ -86,6 +88,7 @@ impl Plain {
         Some(Plain {
             length,
             is_head,
+            is_last,
             path: target.start..question.unwrap_or(target.end),
             query: question.map(|question| question + 1..target.end),
             host,

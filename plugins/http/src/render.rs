@@ -107,6 +107,14 @@ pub(crate) fn local(
     }
 }
 
+/// Has the response that begins at `start` say that it is the connection's last, if it is.
+pub(crate) fn close_if(is_last: bool, out: &mut Vec<u8>, start: usize) {
+    if is_last && let Some(end) = memchr::memchr(b'\n', &out[start..]) {
+        let at = start + end + 1;
+        out.splice(at..at, *b"connection: close\r\n");
+    }
+}
+
 fn status_line(out: &mut Vec<u8>, status: StatusCode) {
     if status == StatusCode::OK {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
