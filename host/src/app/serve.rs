@@ -66,6 +66,8 @@ async fn serve_on_loop(
     let config = Rc::new(config);
     let (jobs, own) = (Rc::new(pools.jobs), Rc::new(pools.host));
     let (registry, posts) = Registry::new(config.clone(), jobs, own, watchdog.stalls());
+    let connections = registry.connections.open();
+    connections.map_err(|error| format!("cannot watch connections: {error}"))?;
     tokio::task::spawn_local(registry.clone().deliver(posts));
     tokio::task::spawn_local(thread_ends(registry.clone()));
     tokio::task::spawn_local(quarantine::watch(registry.clone()));

@@ -29,6 +29,7 @@ use crate::{
         closing,
         connections::{Owner, State},
         entry::{End, Entry, Warming},
+        listener::is_shortage,
         lot::{Attendant, Lot},
         stream::{Short, Stream},
     },
@@ -281,8 +282,12 @@ impl Connection {
             Some(watch) => watch,
             none => {
                 let table = self.entry.place.table();
-                let watch = table.hangups.watch(self.id(), self.entry.stream().as_fd())?;
-                none.insert(Box::new(watch))
+                match table.hangups.watch(self.id(), self.entry.stream().as_fd()) {
+                    Ok(watch) => none.insert(Box::new(watch)),
+                    // That it is not known is no hang-up: who is being served stays.
+                    Err(error) if is_shortage(&error) => return Poll::Pending,
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
             }
         };
         watch.poll(cx).map(Ok)

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    fmt,
+    fmt, io,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -121,6 +121,16 @@ impl Connections {
             lot: Lot::default(),
             closing: Closing::new(limits),
         }))
+    }
+
+    /// Takes from the system now what resting connections and hang-ups are watched with: when no descriptor is left it would be too late.
+    /// Must be called on a local runtime; where it was not, it is done when it is needed.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(&self) -> io::Result<()> {
+        self.0.lot.open()?;
+        self.0.hangups.open()
     }
 
     /// The host's own quota, to ask or to change.

@@ -51,6 +51,11 @@ struct Reactor {
 const EVENTS_MAX: usize = 64;
 
 impl Hangups {
+    /// Takes from the system what it needs. Must be called on a local runtime.
+    pub(super) fn open(&self) -> io::Result<()> {
+        self.epoll().map(drop)
+    }
+
     /// Watches `socket` under the number `id`, which nobody else has. Must be called on a local runtime.
     pub(super) fn watch(&self, id: u64, socket: BorrowedFd<'_>) -> io::Result<Watch> {
         let epoll = self.epoll()?;

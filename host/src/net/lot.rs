@@ -87,6 +87,11 @@ pub(super) const NO_SPACE: u32 = u32::MAX;
 
 /// A connection has a space, by its number, from the first time that it is to be parked to its end.
 impl Lot {
+    /// Takes from the system what it needs, so that no want of it later keeps a connection from resting. Must be called on a local runtime.
+    pub(super) fn open(&self) -> io::Result<()> {
+        self.0.epoll().map(drop)
+    }
+
     /// A space for a connection that `attendant` knows by `number`. It is not parked yet.
     pub(super) fn enter(&self, attendant: Weak<dyn Attendant>, number: u64) -> u32 {
         let occupant =
