@@ -249,8 +249,11 @@ fn what_is_registered_later_is_there_at_once_and_gone_with_its_token() {
 
     server.ctl(["log", "level", "debug"]).succeeded();
     uses(&server, "toolbox", "register timer ticks");
-    server.wait_for_log("tick");
+    // Not "tick", which the command has in its own line.
+    server.wait_for_log("DEBUG plugin: tick");
     uses(&server, "toolbox", "forget ticks");
+    // Whatever it logged before stands before this.
+    server.wait_for_log("forget ticks\" exit=0");
     let ticks = || server.log().matches("DEBUG plugin: tick").count();
     let stopped = ticks();
     assert!(stopped > 0, "{}", server.log());
