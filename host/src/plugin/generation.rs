@@ -88,7 +88,7 @@ pub struct Generation {
     /// Its metrics, whose words the plugin may write to until it is unmapped.
     pub metrics: RefCell<Vec<Rc<Metric>>>,
     /// What it has given leave to answer again.
-    pub permits: RefCell<Vec<Weak<Permit>>>,
+    pub permits: RefCell<Slab<Weak<Permit>>>,
     in_flight: Cell<u32>,
     requests: Cell<u64>,
     idle: Notify,

@@ -25,6 +25,8 @@ use crate::plugin::{
 
 /// Leave to give one answer again.
 pub struct Permit {
+    /// Its place in the giver's list.
+    key: usize,
     object: Owned,
     hooks: Table<PermitHooks>,
     /// How long a check is good for.
@@ -57,7 +59,10 @@ impl Permit {
     pub fn new(from: &Rc<Generation>, permit: &AbiPermit, given: &Given<'_>) -> Option<Rc<Permit>> {
         // SAFETY: Hooks are statics of the library, which is mapped.
         let hooks = unsafe { permit.hooks.get() }?;
+        let mut permits = from.permits.borrow_mut();
+        let entry = permits.vacant_entry();
         let this = Rc::new(Permit {
+            key: entry.key(),
             object: Owned::new(from, permit.data, hooks.drop),
             hooks: permit.hooks,
             check_ns: u64::from(permit.check_ms) * 1_000_000,
@@ -69,7 +74,7 @@ impl Permit {
             path: given.path.into(),
             is_void: Cell::new(false),
         });
-        from.permits.borrow_mut().push(Rc::downgrade(&this));
+        entry.insert(Rc::downgrade(&this));
         Some(this)
     }
 
@@ -125,7 +130,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let this: *const Permit = self;
-        self.object.generation().permits.borrow_mut().retain(|other| other.as_ptr() != this);
+        // There may be very many, which all go at once.
+        self.object.generation().permits.borrow_mut().try_remove(self.key);
     }
 }

@@ -1,11 +1,6 @@
 //! Unloading: drain, cut, clean every thread, unmap, and look whether it is gone.
 
-use std::{
-    cell::Cell,
-    rc::{Rc, Weak},
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, oneshot},
@@ -22,6 +17,7 @@ use crate::plugin::{
     lifecycle::{self, Refused, busy},
     off_loop::OffLoop,
     offer,
+    permit::Permit,
 };
 
 /// Why it is pinned, if what kept it has just ended.
@@ -173,8 +169,10 @@ fn cut(generation: &Rc<Generation>) {
     let threads = generation.threads.borrow().clone();
     threads.iter().for_each(|thread| thread.stop());
     generation.cut();
-    let permits = generation.permits.take();
-    permits.iter().filter_map(Weak::upgrade).for_each(|permit| permit.revoke());
+    // Not borrowed while they go, for each takes itself out.
+    let permits: Vec<Rc<Permit>> =
+        generation.permits.borrow().iter().filter_map(|(_, it)| it.upgrade()).collect();
+    permits.iter().for_each(|permit| permit.revoke());
     for (_, request) in generation.handles.all::<Request>() {
         request.abandon();
     }
