@@ -59,6 +59,7 @@ pub const fn hooks<P: Export>() -> Hooks {
         posted,
         stop,
         heap_release: heap_release::<P>,
+        handed_over,
     }
 }
 
@@ -168,6 +169,14 @@ unsafe extern "C" fn drain(deadline_ns: u64) -> Code {
     answer(|| {
         let drains = plugin()?.on_drain.borrow().clone();
         drains.iter().for_each(|drain| drain(Instant::from_ns(deadline_ns)));
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn handed_over() -> Code {
+    answer(|| {
+        let told = plugin()?.on_hand_over.borrow().clone();
+        told.iter().for_each(|told| told());
         Ok(())
     })
 }

@@ -28,11 +28,14 @@ pub(crate) struct Plugin {
     pub(crate) exclusive: RefCell<Vec<Rc<Exclusive>>>,
     pub(crate) states: RefCell<Vec<Rc<dyn KeptState>>>,
     pub(crate) on_drain: RefCell<Vec<OnDrain>>,
+    pub(crate) on_hand_over: RefCell<Vec<OnHandOver>>,
     pub(crate) on_post: RefCell<Vec<OnPost>>,
     pub(crate) on_stop: RefCell<Vec<Box<dyn FnOnce()>>>,
 }
 
 pub(crate) type OnDrain = Rc<dyn Fn(Instant)>;
+
+pub(crate) type OnHandOver = Rc<dyn Fn()>;
 
 pub(crate) type OnPost = Rc<dyn Fn(&[u8])>;
 
@@ -53,6 +56,7 @@ static PLUGIN: LoopCell<Plugin> = LoopCell::new(Plugin {
     exclusive: RefCell::new(Vec::new()),
     states: RefCell::new(Vec::new()),
     on_drain: RefCell::new(Vec::new()),
+    on_hand_over: RefCell::new(Vec::new()),
     on_post: RefCell::new(Vec::new()),
     on_stop: RefCell::new(Vec::new()),
 });
@@ -92,6 +96,7 @@ impl Plugin {
         drop(self.exclusive.take());
         drop(self.states.take());
         drop(self.on_drain.take());
+        drop(self.on_hand_over.take());
         drop(self.on_post.take());
         drop(self.config.replace(Value::Null));
     }

@@ -66,6 +66,18 @@ impl Registrar {
         self.record(move || session::add_session(turn, false));
     }
 
+    /// As [`session`](Registrar::session), with the version of the state's shape, which is the one that
+    /// `export_plugin!(…, state = 2, reads = [1, 2])` says is written, and a function that reads what other versions kept.
+    pub fn session_with<S, F, R, M>(&mut self, version: u32, migrate: M, turn: F)
+    where
+        S: Serialize + DeserializeOwned + Default + 'static,
+        F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
+        R: IntoFlow<S> + 'static,
+        M: Fn(u32, OldState) -> Result<S> + 'static,
+    {
+        self.record(move || session::add_migrating_session(turn, version, Box::new(migrate)));
+    }
+
     /// As [`session`](Registrar::session), and each park gives the host a record of the state, so that the session can outlive a
     /// crash. No host keeps the records yet: with this one, such a session lives as long as another, and costs a little more.
     pub fn durable_session<S, F, R>(&mut self, turn: F)
@@ -243,6 +255,13 @@ impl Registrar {
     /// Called when the plugin gets no more new work, with the moment until which it may finish.
     pub fn on_drain(&mut self, drain: impl Fn(Instant) + 'static) {
         self.plugin.on_drain.borrow_mut().push(Rc::new(drain));
+    }
+
+    /// Called when another generation takes over. The sessions that rest go to it now, and what is kept of them here is dropped; the
+    /// others go over each at its next park, so a server that keeps connections in long turns brings those to a park now.
+    /// [`on_drain`](Registrar::on_drain) follows.
+    pub fn on_hand_over(&mut self, told: impl Fn() + 'static) {
+        self.plugin.on_hand_over.borrow_mut().push(Rc::new(told));
     }
 
     /// Called last, when no task of the plugin is left.

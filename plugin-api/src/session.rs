@@ -9,8 +9,8 @@ use medusa_abi::{
     code::{self, Code},
     data::{ByteSink, Handle, Slice, Table},
     net::{
-        ParkSpec, Session, SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED,
-        WAKE_READABLE, WAKE_RESUMED,
+        PARK_RESUME, ParkSpec, Session, SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP,
+        WAKE_POSTED, WAKE_READABLE, WAKE_RESUMED,
     },
     task::Task,
 };
@@ -24,6 +24,7 @@ use crate::{
     host::{bytes_of, fail, fail_with, host, write_sink},
     register::Registration,
     service::{from_cbor, to_cbor},
+    state::{Migrate, OldState},
     task::into_task,
     time::Instant,
 };
@@ -39,7 +40,8 @@ pub enum Wake {
     Hangup,
     /// The plugin is about to go: come to an end soon.
     Drain,
-    /// The connection was handed over to this generation of the plugin, or lived through a crash.
+    /// The connection was handed over to this generation of the plugin, or lived through a crash. All that rested when the plugin was
+    /// upgraded have this turn before any of them, or a new one, has another.
     Resumed,
     /// Somebody posted these bytes; see [`Peer::post`](crate::Peer::post).
     Posted(Vec<u8>),
@@ -77,6 +79,8 @@ impl<S> IntoFlow<S> for Result<Flow<S>> {
 pub enum Rest<S> {
     /// The connection rests with this state until there is something to read, or until the deadline.
     Park(Connection, S, Option<Instant>),
+    /// The state holds what was read and not served: the session has a turn with [`Wake::Resumed`] soon, in the newest generation.
+    Resume(Connection, S),
     /// It has come to its end.
     Close,
 }
@@ -121,7 +125,21 @@ where
     F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
     R: IntoFlow<S> + 'static,
 {
-    add(Lent(turn, PhantomData), durable)
+    add(Lent(turn, PhantomData), durable, None)
+}
+
+/// Registers sessions whose records of other versions than `version` are read by `migrate`.
+pub(crate) fn add_migrating_session<S, F, R>(
+    turn: F,
+    version: u32,
+    migrate: Migrate<S>,
+) -> Result<Registration>
+where
+    S: Serialize + DeserializeOwned + Default + 'static,
+    F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
+    R: IntoFlow<S> + 'static,
+{
+    add(Lent(turn, PhantomData), false, Some((version, migrate)))
 }
 
 /// Registers sessions whose turns own their connections.
@@ -130,15 +148,15 @@ where
     S: Serialize + DeserializeOwned + Default + 'static,
     F: AsyncFn(Connection, S, Wake) -> Result<Rest<S>> + 'static,
 {
-    add(Owning(turn), false)
+    add(Owning(turn), false, None)
 }
 
-fn add<S, T>(turns: T, durable: bool) -> Result<Registration>
+fn add<S, T>(turns: T, durable: bool, migrate: Option<(u32, Migrate<S>)>) -> Result<Registration>
 where
     S: Serialize + DeserializeOwned + Default + 'static,
     T: Turns<S>,
 {
-    let sessions = Sessions::<S, T> { turns, durable, parked: RefCell::default() };
+    let sessions = Sessions::<S, T> { turns, durable, migrate, parked: RefCell::default() };
     let data = Rc::into_raw(Rc::new(sessions));
     let hooks = Table::new(&Sessions::<S, T>::HOOKS);
     let session = Session { data: data.cast_mut().cast(), hooks };
@@ -156,6 +174,8 @@ where
 struct Sessions<S, T> {
     turns: T,
     durable: bool,
+    /// The version that records are written in, and what reads others.
+    migrate: Option<(u32, Migrate<S>)>,
     /// The states of parked sessions, by their connections' handles.
     parked: RefCell<BTreeMap<Handle, S>>,
 }
@@ -179,11 +199,18 @@ where
         let state = self.parked.borrow_mut().remove(&conn.handle()).unwrap_or_default();
         match self.turns.take(conn, state, wake).await? {
             Rest::Close => Ok(()),
-            Rest::Park(conn, state, deadline) => self.park(conn, state, deadline),
+            Rest::Park(conn, state, deadline) => self.park(conn, state, deadline, 0),
+            Rest::Resume(conn, state) => self.park(conn, state, None, PARK_RESUME),
         }
     }
 
-    fn park(&self, conn: Connection, state: S, deadline: Option<Instant>) -> Result<()> {
+    fn park(
+        &self,
+        conn: Connection,
+        state: S,
+        deadline: Option<Instant>,
+        flags: u32,
+    ) -> Result<()> {
         let record = if self.durable { Some(to_cbor(&state)?) } else { None };
         let handle = conn.handle();
         self.parked.borrow_mut().insert(handle, state);
@@ -192,7 +219,7 @@ where
             deadline_ns: deadline.map_or(0, |deadline| deadline.as_ns().max(1)),
             record: record.as_deref().map_or(Slice::NONE, Slice::new),
             record_version: 0,
-            flags: 0,
+            flags,
             spare: [0; 4],
         };
         let host = host();
@@ -250,31 +277,31 @@ where
             let sessions = unsafe { &*data.cast::<Self>() };
             let parked = sessions.parked.borrow();
             let Some(state) = parked.get(&connection) else { return code::STALE };
-            let record = match to_cbor(state) {
-                Ok(record) => record,
-                Err(error) => return fail(&error.to_string()),
-            };
-            drop(parked);
-            // SAFETY: The sink is this hook's argument.
-            let code = unsafe { write_sink(sink, &record) };
-            if code >= 0 {
-                let state = sessions.parked.borrow_mut().remove(&connection);
-                drop(state);
+            match to_cbor(state) {
+                // SAFETY: The sink is this hook's argument.
+                Ok(record) => unsafe { write_sink(sink, &record) },
+                Err(error) => fail(&error.to_string()),
             }
-            code
         })
     }
 
     unsafe extern "C" fn import(
         data: *mut c_void,
         connection: Handle,
-        _version: u32,
+        version: u32,
         record: Slice,
     ) -> Code {
         guard(|| {
             // SAFETY: As in `turn`; the record is this hook's argument.
             let (sessions, record) = unsafe { (&*data.cast::<Self>(), bytes_of(record)) };
-            match from_cbor(record) {
+            let read = match &sessions.migrate {
+                Some((own, migrate)) if *own != version => {
+                    from_cbor(record).and_then(|record| migrate(version, OldState::new(record)))
+                }
+                // Fields that are unknown are ignored, so another version is often readable as it is.
+                _ => from_cbor(record),
+            };
+            match read {
                 Ok(state) => {
                     let old = sessions.parked.borrow_mut().insert(connection, state);
                     drop(old);

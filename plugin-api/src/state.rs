@@ -26,6 +26,10 @@ pub(crate) trait KeptState {
 pub struct OldState(Value);
 
 impl OldState {
+    pub(crate) fn new(value: Value) -> OldState {
+        OldState(value)
+    }
+
     /// Reads it as a `T`.
     ///
     /// # Errors

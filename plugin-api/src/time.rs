@@ -15,8 +15,11 @@ use medusa_abi::{code, data::Handle};
 
 use crate::{handle::Owned, host::host, waker};
 
-/// A moment on the host's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A moment on the host's clock. In a record, for serde, it is a number of nanoseconds: the clock is the same for every generation.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Instant(u64);
 
 impl Instant {

@@ -76,7 +76,7 @@ fn a_connection_that_rests_is_closed_in_order_when_its_time_is_over() {
 }
 
 #[test]
-fn a_connection_that_rests_and_one_that_goes_are_told_of_the_draining() {
+fn a_connection_that_rests_is_told_of_the_draining_and_served_once_more() {
     let (server, address) = server("park_after = \"20 ms\"");
     let mut gone = Client::connect(address);
     assert_eq!(gone.get("/a.txt").text(), "a\n");
@@ -85,12 +85,14 @@ fn a_connection_that_rests_and_one_that_goes_are_told_of_the_draining() {
     rest(&server, 2);
     drop(gone);
     rest(&server, 1);
-    assert_eq!(server.ctl_json(["upgrade", "web"])["result"], "upgraded");
-    // It was about to ask: once more the old generation answers, and says that this was the last time.
-    let last = client.get("/a.txt");
-    assert_eq!((last.text(), last.header("connection")), ("a\n", Some("close")));
+    let mut unload = server.ctl_command().args(["unload", "web"]).spawn().expect("ctl can be run");
+    wait_until("the draining", PATIENCE, || server.plugin("web")[0]["state"] == "draining");
+    // It was about to ask: once more it is answered, and says that this was the last time.
+    let last = client.get_with("/", "");
+    assert_eq!((last.status, last.header("connection")), (404, Some("close")));
     assert_eq!(client.end(), End::Eof);
-    wait_until("the old generation to go", PATIENCE, || server.plugin("web").len() == 1);
+    assert!(unload.wait().expect("it is our child").success());
+    assert_eq!(server.plugin("web").len(), 0);
 }
 
 #[test]

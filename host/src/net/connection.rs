@@ -106,8 +106,10 @@ impl Connection {
 
     /// Has `attendant`, who knows it by `number`, be told of it when it is parked and then something happens.
     pub fn attend(&self, attendant: Weak<dyn Attendant>, number: u64) {
-        let before = self.entry.space.replace(self.lot().enter(attendant, number));
-        self.lot().leave(before);
+        // One that rests goes on resting.
+        if !self.lot().reassign(self.entry.space.get(), &attendant, number) {
+            self.entry.space.set(self.lot().enter(attendant, number));
+        }
     }
 
     /// Parks it until something happens to it, or until `deadline`.

@@ -101,6 +101,14 @@ impl Lot {
         u32::try_from(key).unwrap_or(NO_SPACE)
     }
 
+    /// Has another be told of what happens in a space. `false` if there is none.
+    pub(super) fn reassign(&self, key: u32, attendant: &Weak<dyn Attendant>, number: u64) -> bool {
+        let mut spaces = self.0.spaces.borrow_mut();
+        let Some(occupant) = spaces.get_mut(key as usize) else { return false };
+        (occupant.attendant, occupant.number) = (attendant.clone(), number);
+        true
+    }
+
     /// Parks the connection, whose space it is, until something happens to it, or until `deadline`.
     pub(super) fn park(
         &self,

@@ -264,7 +264,10 @@ impl Generation {
     }
 
     /// What a hook's code means, with the plugin's own word on it.
-    fn outcome(&self, doing: &str, code: Code) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Any but `READY`, as a sentence.
+    pub fn outcome(&self, doing: &str, code: Code) -> Result<(), String> {
         match Failure::of(self, code) {
             None if code == code::READY => Ok(()),
             None => Err(format!("the plugin answered {code} to {doing}, which means nothing")),
@@ -498,6 +501,22 @@ impl Generation {
     pub fn drain(self: &Rc<Self>, deadline_ns: u64) {
         // SAFETY: The hook takes an integer.
         self.report("drain", self.hook("drain", |hooks| unsafe { (hooks.drain)(deadline_ns) }));
+    }
+
+    /// Tells it that another takes over, and its sessions go there.
+    pub fn handed_over(self: &Rc<Self>) {
+        // SAFETY: The root and its table are statics of the library, which is mapped while its code may be called; only the size
+        // is read.
+        let size = unsafe { (*self.root).hooks.as_ptr().cast::<usize>().as_ref() };
+        let needed = std::mem::offset_of!(Hooks, handed_over) + size_of::<usize>();
+        if !self.is_callable() || size.is_none_or(|size| *size < needed) {
+            return;
+        }
+        // SAFETY: The hook takes nothing.
+        self.report(
+            "handed_over",
+            self.hook("handed_over", |hooks| unsafe { (hooks.handed_over)() }),
+        );
     }
 
     /// Delivers posted bytes.

@@ -8,6 +8,7 @@ pub mod failure;
 pub mod frame;
 pub mod future;
 pub mod generation;
+pub mod hand_over;
 pub mod handles;
 pub mod head;
 pub mod inspect;

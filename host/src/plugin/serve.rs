@@ -7,7 +7,7 @@ use std::rc::Rc;
 use medusa_abi::{
     code::{self, Code},
     data::{Handle, Table},
-    net::{ServiceHooks, SessionHooks},
+    net::{ParkSpec, ServiceHooks, SessionHooks},
     task::Task,
 };
 
@@ -100,8 +100,8 @@ impl Service {
     }
 
     /// `conn_park`; see [`Sessions::park`].
-    pub fn park(&self, connection: Handle, deadline_ns: u64) -> Code {
-        self.sessions().map_or(code::INVALID, |sessions| sessions.park(connection, deadline_ns))
+    pub fn park(&self, connection: Handle, spec: &ParkSpec) -> Code {
+        self.sessions().map_or(code::INVALID, |sessions| sessions.park(connection, spec))
     }
 
     /// `conn_post`; see [`Sessions::post`].

@@ -16,7 +16,10 @@ use std::{
 use medusa_abi::{
     code::{self, Code},
     data::{Handle, Slice, Table},
-    net::{SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE},
+    net::{
+        PARK_RESUME, ParkSpec, SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED,
+        WAKE_READABLE, WAKE_RESUMED,
+    },
     task::Task,
 };
 use tokio::task::AbortHandle;
@@ -30,13 +33,16 @@ use crate::{
         frame,
         future::PluginFuture,
         generation::{Generation, Phase},
-        handles,
+        hand_over, handles,
         serve::Service,
+        sink,
     },
 };
 
 /// How many turns a session may have one after another before others have theirs.
 const TURNS_MAX: usize = 32;
+/// How many sessions are told of their hand-over before the loop turns.
+const RESUMED_PER_TURN: usize = 64;
 
 /// The sessions of a service.
 pub struct Sessions {
@@ -45,14 +51,16 @@ pub struct Sessions {
     all: RefCell<Vec<Option<Rc<Session>>>>,
     /// Of the last turn that never had to wait, for the next.
     relay: Cell<Option<Arc<Relay>>>,
+    /// What waits until every session that was handed over knows of it.
+    held_back: RefCell<Option<Vec<(Handle, Wake)>>>,
 }
 
 /// One session. There may be very many that rest.
-struct Session {
+pub struct Session {
     service: Rc<Service>,
     handle: Handle,
     connection: Rc<Connection>,
-    /// Set by `conn_park` during a turn: 0 for no deadline, [`NOT_PARKED`] before.
+    /// Set by `conn_park` during a turn: 0 for no deadline, [`RESUMES`] if it does not rest, [`NOT_PARKED`] before.
     until_ns: Cell<u64>,
     /// `None` for none.
     #[expect(
@@ -65,9 +73,12 @@ struct Session {
     is_resting: Cell<bool>,
     /// It was told that its generation drains, once.
     is_told: Cell<bool>,
+    /// It was handed over while it rested, and has not been told.
+    is_resumed: Cell<bool>,
 }
 
 const NOT_PARKED: u64 = u64::MAX;
+const RESUMES: u64 = u64::MAX - 1;
 
 /// A waker that stays the same when a turn becomes a task: what was set up in its first poll, a timer say, wakes the task.
 #[derive(Default)]
@@ -102,45 +113,37 @@ enum Wake {
     Hangup,
     Deadline,
     Drain,
+    Resumed,
     Posted(Vec<u8>),
 }
 
 impl Sessions {
     /// No sessions yet.
     pub fn new(hooks: Table<SessionHooks>) -> Sessions {
-        Sessions { hooks, all: RefCell::default(), relay: Cell::new(None) }
+        Sessions {
+            hooks,
+            all: RefCell::default(),
+            relay: Cell::new(None),
+            held_back: RefCell::new(None),
+        }
     }
 
     /// Begins a session with its first turn.
     pub fn begin(&self, service: &Rc<Service>, handle: Handle, connection: Rc<Connection>) {
-        let generation = service.object.generation();
-        let attendant: Rc<dyn Attendant> = service.clone();
-        connection.attend(Rc::downgrade(&attendant), handle);
-        generation.enter_flight();
-        let session = Rc::new(Session {
-            service: service.clone(),
-            handle,
-            connection,
-            until_ns: Cell::new(NOT_PARKED),
-            posts: Cell::new(None),
-            driver: Cell::new(None),
-            is_resting: Cell::new(false),
-            is_told: Cell::new(false),
-        });
-        let (mut all, place) = (self.all.borrow_mut(), handles::place(handle));
-        if all.len() <= place {
-            all.resize(place + 1, None);
-        }
-        all[place] = Some(session.clone());
-        drop(all);
-        session.turn(self, Wake::Readable);
+        let session = Session::new(service, handle, connection);
+        self.insert(session.clone());
+        session.have_turn(self, Wake::Readable);
     }
 
     /// A parked connection is wanted.
     pub fn woken(&self, handle: Handle, why: Why) {
         let Some(session) = self.find(handle) else { return };
         session.rise();
-        session.turn(
+        if session.is_resumed.get() {
+            // It has another turn first; if it rests again after that, this comes again.
+            return;
+        }
+        session.have_turn(
             self,
             match why {
                 Why::Readable => Wake::Readable,
@@ -150,10 +153,11 @@ impl Sessions {
         );
     }
 
-    /// `conn_park`: the connection rests when its turn ends, until `deadline_ns` at the latest (0: for ever).
-    pub fn park(&self, handle: Handle, deadline_ns: u64) -> Code {
+    /// `conn_park`: the connection rests when its turn ends, until the deadline at the latest (0: for ever).
+    pub fn park(&self, handle: Handle, spec: &ParkSpec) -> Code {
         let Some(session) = self.find(handle) else { return code::INVALID };
-        session.until_ns.set(deadline_ns.min(NOT_PARKED - 1));
+        let is_resuming = spec.flags & PARK_RESUME != 0;
+        session.until_ns.set(if is_resuming { RESUMES } else { spec.deadline_ns.min(RESUMES - 1) });
         code::READY
     }
 
@@ -190,6 +194,129 @@ impl Sessions {
         }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.borrow().iter().all(Option::is_none)
+    }
+
+    /// Those that rest.
+    pub fn resting(&self) -> Vec<Rc<Session>> {
+        let all = self.all.borrow();
+        all.iter().flatten().filter(|session| session.is_resting()).cloned().collect()
+    }
+
+    /// Writes the record of a session that has parked.
+    ///
+    /// # Errors
+    /// Why the plugin does not.
+    pub fn export(&self, session: &Session, record: &mut Vec<u8>) -> Result<(), String> {
+        let (generation, object) = (session.generation(), &session.service.object);
+        let to = sink::into_vec(record);
+        let code = frame::enter(generation, || {
+            // SAFETY: As in `begin_turn`; the sink is valid for the call.
+            unsafe { self.hooks.get() }.map_or(code::INVALID, |hooks| unsafe {
+                (hooks.export)(object.data(), session.handle, to)
+            })
+        });
+        generation.outcome("the export of a session", code)
+    }
+
+    /// Has the plugin read a record for the session that will be `handle`'s.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn import(
+        &self,
+        service: &Service,
+        handle: Handle,
+        version: u32,
+        record: &[u8],
+    ) -> Result<(), String> {
+        let generation = service.object.generation();
+        let code = frame::enter(generation, || {
+            // SAFETY: As in `begin_turn`; the record is borrowed for the call.
+            unsafe { self.hooks.get() }.map_or(code::INVALID, |hooks| unsafe {
+                (hooks.import)(service.object.data(), handle, version, Slice::new(record))
+            })
+        });
+        generation.outcome("the import of a session", code)
+    }
+
+    /// A session has gone over to another generation: nothing of it is kept here, and its connection is not touched.
+    pub fn leave(&self, session: &Session) {
+        if self.remove(session.handle).is_none() {
+            return;
+        }
+        self.forget(session);
+        drop(session.generation().handles.remove(session.handle));
+    }
+
+    /// Goes on with a session of another generation, whose connection is `handle` here and whose record was imported. One that does not
+    /// rest has a turn soon; one that rests waits for [`Sessions::resume`].
+    pub fn take_over(
+        &self,
+        service: &Rc<Service>,
+        handle: Handle,
+        old: &Session,
+        is_resting: bool,
+    ) {
+        let session = Session::new(service, handle, old.connection.clone());
+        session.connection.set_owner(session.generation().owner().clone());
+        session.posts.set(old.posts.take());
+        session.is_resting.set(is_resting);
+        session.is_resumed.set(is_resting);
+        self.insert(session.clone());
+        if !is_resting {
+            session.turn_soon(Wake::Resumed);
+        }
+    }
+
+    /// Tells sessions that they were handed over, a few at a time. Every other turn waits until all have been told, so that what one
+    /// of them does reaches those that were there before.
+    pub fn resume(service: &Rc<Service>, resting: Vec<Handle>) {
+        let Some(sessions) = service.sessions().filter(|_| !resting.is_empty()) else { return };
+        sessions.held_back.borrow_mut().get_or_insert_default();
+        let service = service.clone();
+        tokio::task::spawn_local(async move {
+            let Some(sessions) = service.sessions() else { return };
+            for some in resting.chunks(RESUMED_PER_TURN) {
+                some.iter().filter_map(|handle| sessions.find(*handle)).for_each(|session| {
+                    session.rise();
+                    session.is_resumed.set(false);
+                    session.turn(sessions, Wake::Resumed);
+                });
+                tokio::task::yield_now().await;
+            }
+            let held_back = sessions.held_back.take();
+            for (handle, wake) in held_back.into_iter().flatten() {
+                if let Some(session) = sessions.find(handle) {
+                    session.turn(sessions, wake);
+                }
+            }
+        });
+    }
+
+    fn insert(&self, session: Rc<Session>) {
+        let (mut all, place) = (self.all.borrow_mut(), handles::place(session.handle));
+        if all.len() <= place {
+            all.resize(place + 1, None);
+        }
+        all[place] = Some(session);
+    }
+
+    /// The plugin drops what it keeps of a session.
+    fn forget(&self, session: &Session) {
+        let object = &session.service.object;
+        if object.is_given_back() {
+            return;
+        }
+        frame::enter(session.generation(), || {
+            // SAFETY: As in `begin_turn`.
+            unsafe { self.hooks.get() }
+                .map(|hooks| unsafe { (hooks.forget)(object.data(), session.handle) })
+        });
+    }
+
     fn find(&self, handle: Handle) -> Option<Rc<Session>> {
         let all = self.all.borrow();
         all.get(handles::place(handle))?.as_ref().filter(|it| it.handle == handle).cloned()
@@ -218,6 +345,39 @@ impl Sessions {
 }
 
 impl Session {
+    /// A session that has begun, and is in flight.
+    fn new(service: &Rc<Service>, handle: Handle, connection: Rc<Connection>) -> Rc<Session> {
+        let attendant: Rc<dyn Attendant> = service.clone();
+        connection.attend(Rc::downgrade(&attendant), handle);
+        service.object.generation().enter_flight();
+        Rc::new(Session {
+            service: service.clone(),
+            handle,
+            connection,
+            until_ns: Cell::new(NOT_PARKED),
+            posts: Cell::new(None),
+            driver: Cell::new(None),
+            is_resting: Cell::new(false),
+            is_told: Cell::new(false),
+            is_resumed: Cell::new(false),
+        })
+    }
+
+    /// Who serves it.
+    pub fn service(&self) -> &Rc<Service> {
+        &self.service
+    }
+
+    /// Its connection.
+    pub fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
+    /// Whether it rests.
+    pub fn is_resting(&self) -> bool {
+        self.is_resting.get()
+    }
+
     fn generation(&self) -> &Rc<Generation> {
         self.service.object.generation()
     }
@@ -231,7 +391,7 @@ impl Session {
 
     /// Gives it a turn soon, if it rests and there is something for it.
     fn stir(self: &Rc<Self>) {
-        if !self.is_resting.get() {
+        if !self.is_resting.get() || self.is_resumed.get() {
             return;
         }
         if let Some(wake) = self.next() {
@@ -254,6 +414,15 @@ impl Session {
         }
         let drains = self.generation().phase.get() == Phase::Draining;
         (drains && !self.is_told.replace(true)).then_some(Wake::Drain)
+    }
+
+    /// Has a turn, unless others are to have theirs first.
+    fn have_turn(self: &Rc<Self>, sessions: &Sessions, wake: Wake) {
+        if let Some(held_back) = &mut *sessions.held_back.borrow_mut() {
+            held_back.push((self.handle, wake));
+            return;
+        }
+        self.turn(sessions, wake);
     }
 
     /// Has turns until it rests, has to wait, or ends.
@@ -295,7 +464,7 @@ impl Session {
             if let Some(sessions) =
                 service.sessions().filter(|all| all.find(session.handle).is_some())
             {
-                session.turn(sessions, wake);
+                session.have_turn(sessions, wake);
             }
         });
     }
@@ -312,6 +481,7 @@ impl Session {
             Wake::Hangup => (WAKE_HANGUP, &[]),
             Wake::Deadline => (WAKE_DEADLINE, &[]),
             Wake::Drain => (WAKE_DRAIN, &[]),
+            Wake::Resumed => (WAKE_RESUMED, &[]),
             Wake::Posted(bytes) => (WAKE_POSTED, bytes),
         };
         let mut task = Task::NONE;
@@ -366,6 +536,14 @@ impl Session {
             self.end(sessions);
             return None;
         }
+        if hand_over::go_over(self) {
+            return None;
+        }
+        if self.until_ns.get() == RESUMES {
+            // Nobody takes it: it is told to come to an end where it is, and goes on if there is no need to.
+            let is_draining = self.generation().phase.get() == Phase::Draining;
+            return Some(if is_draining { Wake::Drain } else { Wake::Resumed });
+        }
         let next = self.next();
         if next.is_none() {
             self.rest(sessions);
@@ -402,14 +580,7 @@ impl Session {
             return;
         }
         self.connection.unpark();
-        let object = &self.service.object;
-        if !object.is_given_back() {
-            frame::enter(self.generation(), || {
-                // SAFETY: As in `begin_turn`.
-                unsafe { sessions.hooks.get() }
-                    .map(|hooks| unsafe { (hooks.forget)(object.data(), self.handle) })
-            });
-        }
+        sessions.forget(self);
         drop(self.generation().handles.remove(self.handle));
     }
 }

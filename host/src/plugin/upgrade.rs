@@ -9,7 +9,8 @@ use std::{
 use crate::{
     config,
     plugin::{
-        generation::Generation,
+        generation::{Generation, Phase},
+        hand_over::{HandOver, has_sessions, readable},
         instance::Instance,
         lifecycle::{self, Refused, bounded, busy},
         unload,
@@ -23,9 +24,10 @@ pub struct Upgraded {
     pub from: String,
     /// The version that serves now.
     pub to: String,
-    /// Connections that went over.
+    /// Connections that rested, and are the new generation's.
     pub handed_over: u64,
-    /// Connections and requests that the old generation still had to finish at the switch.
+    /// Connections and requests that the old generation still had to finish at the switch; of these, connections of sessions go over
+    /// when they next rest.
     pub drained: u64,
     /// How long the loop did nothing but switch, in microseconds.
     pub pause_us: u64,
@@ -68,7 +70,7 @@ async fn upgrade_in_turn(instance: &Rc<Instance>, library: &Path) -> Result<Upgr
     let old = running(instance)?;
     let new = lifecycle::start(instance, library).await?;
     let switched = match take_over(&old, &new).await {
-        Ok(pause) => pause,
+        Ok(switched) => switched,
         Err(Failed { reason, is_released }) => {
             // Whatever the new one took, it is gone before the old one takes it back.
             lifecycle::discard(&new).await;
@@ -82,15 +84,16 @@ async fn upgrade_in_turn(instance: &Rc<Instance>, library: &Path) -> Result<Upgr
     let upgraded = Upgraded {
         from: old.manifest.version.clone(),
         to: new.manifest.version.clone(),
-        handed_over: 0,
+        handed_over: switched.handed_over,
         drained: u64::from(old.in_flight()),
-        pause_us: u64::try_from(switched.as_micros()).unwrap_or(u64::MAX),
+        pause_us: u64::try_from(switched.pause.as_micros()).unwrap_or(u64::MAX),
     };
     tracing::info!(
         instance = instance.name,
         from = upgraded.from,
         to = upgraded.to,
         generation = new.number,
+        handed_over = upgraded.handed_over,
         drained = upgraded.drained,
         pause_us = upgraded.pause_us,
         "upgraded"
@@ -113,19 +116,30 @@ struct Failed {
     is_released: bool,
 }
 
+/// A switch that is done.
+struct Switched {
+    /// How long the loop did nothing else.
+    pause: Duration,
+    handed_over: u64,
+}
+
 /// Everything between "the new one is ready" and "the new one serves".
-async fn take_over(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<Duration, Failed> {
+async fn take_over(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<Switched, Failed> {
     let mut is_released = false;
     let taken = async {
         readable(old, new)?;
+        // Those before that still have sessions in a turn, which will go over as well.
+        let generations = old.instance.generations();
+        let draining = generations.iter().filter(|it| it.phase.get() == Phase::Draining);
+        draining.filter(|it| has_sessions(it)).try_for_each(|it| readable(it, new))?;
         if !old.manifest.exclusive.is_empty() || !new.manifest.exclusive.is_empty() {
             is_released = true;
             bounded(old, "release", old.release()).await?;
             bounded(new, "acquire", new.acquire()).await?;
         }
         let started = Instant::now();
-        switch(old, new)?;
-        Ok(started.elapsed())
+        let handed_over = switch(old, new)?;
+        Ok(Switched { pause: started.elapsed(), handed_over })
     };
     taken.await.map_err(|reason| Failed { reason, is_released })
 }
@@ -139,32 +153,18 @@ async fn retake(old: &Rc<Generation>, reason: String) -> String {
     }
 }
 
-/// Compares versions of kept state before anything is touched.
-fn readable(old: &Generation, new: &Generation) -> Result<(), String> {
-    let Some(written) = old.manifest.state.as_ref().map(|state| state.writes) else {
-        return Ok(());
-    };
-    let read = new.manifest.state.as_ref().map(|state| state.reads.clone()).unwrap_or_default();
-    if read.contains(&written) {
-        return Ok(());
-    }
-    Err(format!(
-        "{} keeps state in version {written}, and {} reads {}; upgrade by way of a version that reads both",
-        old.manifest.version,
-        new.manifest.version,
-        if read.is_empty() { "none".to_owned() } else { format!("{read:?}") }
-    ))
-}
-
 /// The switch: one turn, in which no task of either generation is polled.
-fn switch(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<(), String> {
+fn switch(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<u64, String> {
     let state = old.export_state()?;
     if !state.is_empty() {
         let version = old.manifest.state.as_ref().map_or(0, |state| state.writes);
         new.import_state(version, &state)?;
     }
+    let hand_over = HandOver::prepare(old, new)?;
     lifecycle::activate(new, Some(old))?;
-    old.phase.set(crate::plugin::generation::Phase::Draining);
+    old.phase.set(Phase::Draining);
+    old.handed_over();
+    let handed_over = hand_over.commit();
     new.instance.defer();
-    Ok(())
+    Ok(handed_over)
 }

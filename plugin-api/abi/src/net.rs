@@ -76,9 +76,14 @@ pub struct ParkSpec {
     pub record: Slice,
     /// The version that the record is written in.
     pub record_version: u32,
+    /// [`PARK_RESUME`] or 0.
     pub flags: u32,
     pub spare: [u64; 4],
 }
+
+/// [`ParkSpec::flags`]: the session does not rest, but has a turn with [`WAKE_RESUMED`] soon, in the newest generation: its state
+/// holds bytes that were read and not served, say.
+pub const PARK_RESUME: u32 = 1;
 
 /// Asks for a listener or an outgoing connection.
 #[derive(StableAbi, Clone, Copy, Debug)]
@@ -174,7 +179,8 @@ pub struct SessionHooks {
         posted: Slice,
         out: *mut Task,
     ) -> Code,
-    /// Called at a hand-over, on the old generation: writes the parked session's record (a CBOR map) and forgets it.
+    /// Called at a hand-over, on the old generation: writes the parked session's record (a CBOR map), in the version of state that
+    /// the manifest says is written. The session stays until `forget`, for the hand-over may fail.
     pub export: unsafe extern "C" fn(data: *mut c_void, connection: Handle, sink: ByteSink) -> Code,
     /// Called at a hand-over, on the new generation: takes a record that was written in `version`.
     pub import: unsafe extern "C" fn(
@@ -183,7 +189,7 @@ pub struct SessionHooks {
         version: u32,
         record: Slice,
     ) -> Code,
-    /// Called when a parked connection ends without another turn: its state is to be dropped.
+    /// Called when a parked connection ends without another turn, or has been handed over: its state is to be dropped.
     pub forget: unsafe extern "C" fn(data: *mut c_void, connection: Handle) -> Code,
     /// Called once, last.
     #[sabi(last_prefix_field)]

@@ -78,4 +78,7 @@ pub struct Hooks {
     /// heap that is still allocated. Touches no thread-local and no standard library.
     #[sabi(last_prefix_field)]
     pub heap_release: unsafe extern "C" fn() -> Code,
+    /// Called at the switch, on the old generation, just before its sessions that rest go over to the new one and are forgotten here:
+    /// each other session goes over when it next parks, so bring those in a turn to a park soon. `drain` follows.
+    pub handed_over: unsafe extern "C" fn() -> Code,
 }

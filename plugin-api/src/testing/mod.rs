@@ -403,8 +403,14 @@ impl Host {
     /// What the new one failed with; nothing runs then.
     pub fn upgrade(&self, load: Load) -> Result<()> {
         self.world.run_ready();
+        // SAFETY: The plugin has started.
+        let code = unsafe { (self.hooks.handed_over)() };
+        if code < 0 {
+            return Err(self.failure(code));
+        }
+        self.world.run_ready();
         let mut state = Vec::new();
-        // SAFETY: The plugin has started; the sink is ours.
+        // SAFETY: As above; the sink is ours.
         let code = unsafe { (self.hooks.export_state)(vec_sink(&mut state)) };
         if code < 0 {
             return Err(self.failure(code));

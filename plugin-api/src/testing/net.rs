@@ -7,8 +7,9 @@ use medusa_abi::{
     data::{ByteSink, Handle, InstanceId, Slice},
     host::NetCallbacks,
     net::{
-        ConnectionInfo, IoSlice, ParkSpec, Service, Session, SocketAddress, SocketSpec, TlsSpec,
-        WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE,
+        ConnectionInfo, IoSlice, PARK_RESUME, ParkSpec, Service, Session, SocketAddress,
+        SocketSpec, TlsSpec, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE,
+        WAKE_RESUMED,
     },
     task::{Task, Waker},
 };
@@ -408,6 +409,9 @@ unsafe extern "C" fn conn_park(_: InstanceId, connection: Handle, spec: *const P
         let Some(spec) = (unsafe { spec.as_ref() }).filter(|_| conn.session) else {
             return code::INVALID;
         };
+        if spec.flags & PARK_RESUME != 0 {
+            conn.due.borrow_mut().push_back((WAKE_RESUMED, Vec::new()));
+        }
         conn.parked.set(Some(spec.deadline_ns));
         code::READY
     })

@@ -4,12 +4,13 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
 use hyper::{
     body::{Body, Incoming},
     service::service_fn,
@@ -42,13 +43,25 @@ pub(crate) struct Resting {
     #[serde(skip)]
     seat: Option<Seat>,
     /// When it came to rest.
-    #[serde(skip, default = "Instant::now")]
+    #[serde(default = "Instant::now")]
     since: Instant,
+    /// What it takes to another generation.
+    #[serde(default)]
+    carried: Option<Box<Carried>>,
+}
+
+/// What has come of a connection and was not served, when another generation took over.
+#[derive(Serialize, Deserialize)]
+struct Carried {
+    /// Requests, and a part of one.
+    unread: Bytes,
+    /// When the head began that has come in part.
+    head_since: Option<Instant>,
 }
 
 impl Default for Resting {
     fn default() -> Resting {
-        Resting { served: 0, seat: None, since: Instant::now() }
+        Resting { served: 0, seat: None, since: Instant::now(), carried: None }
     }
 }
 
@@ -56,6 +69,8 @@ impl Default for Resting {
 pub(crate) enum End {
     /// With nothing in flight and nothing to come soon.
     Rest,
+    /// With nothing in flight, in another generation: what has come and was not served lies ahead.
+    Move,
     /// In good order, after the last response.
     Done,
     /// In good order, with nothing in flight.
@@ -88,15 +103,35 @@ pub(crate) async fn turn(
     match wake {
         // Nothing is in flight.
         Wake::Hangup | Wake::Deadline => return Ok(Rest::Close),
-        Wake::Drain => {
+        Wake::Drain if resting.carried.is_none() => {
             let until = Instant::now() + LAST_REQUEST_WAIT;
             return Ok(Rest::Park(conn, resting, Some(until)));
         }
-        Wake::Readable | Wake::Resumed | Wake::Posted(_) => {}
+        // It was to go to a generation that cannot take it.
+        Wake::Drain => server.drain(),
+        Wake::Resumed => {
+            let seat = Some(resting.seat.unwrap_or_else(|| server.welcome()));
+            let resting = Resting { seat, ..resting };
+            if resting.carried.is_none() {
+                let until = resting.since + idle_most(server, resting.served);
+                return Ok(Rest::Park(conn, resting, Some(until)));
+            }
+            return serve(conn, resting, server).await;
+        }
+        Wake::Readable | Wake::Posted(_) => {}
     }
+    serve(conn, resting, server).await
+}
+
+/// Serves a connection that is new, or has something after a rest, until its next rest.
+async fn serve(conn: Connection, resting: Resting, server: &Rc<Server>) -> Result<Rest<Resting>> {
     let park_after = server.timeouts.park_after;
     let is_cold = resting.seat.is_none() || Instant::now() >= resting.since + park_after;
     let watch = Rc::new(Watch::new(conn, server.clone(), resting.served, is_cold)?);
+    if let Some(carried) = resting.carried {
+        watch.put_back(&carried.unread);
+        watch.head_begun.set(carried.head_since);
+    }
     let Some(seat) = resting.seat.or_else(|| server.join()) else {
         linger::refuse(&watch, Refusal::TooManyConnections).await?;
         return Ok(Rest::Close);
@@ -104,7 +139,7 @@ pub(crate) async fn turn(
     let place = seat.take_place();
     // The seat is held until the client has gone: a client that does not go counts as one.
     match drive(&watch, &place).await {
-        End::Rest => return Ok(rest(&watch, place)),
+        End::Rest | End::Move => return Ok(rest(&watch, place)),
         // Dropped, it is closed in good order. The host would read on if there were anything to read.
         End::Done if watch.is_heard_out() => {}
         End::Done => linger::close(&watch).await?,
@@ -118,9 +153,17 @@ pub(crate) async fn turn(
 fn rest(watch: &Watch, place: Place) -> Rest<Resting> {
     let Some(conn) = watch.take() else { return Rest::Close };
     let until = idle_until(watch);
-    let resting =
-        Resting { served: watch.served_in_all(), seat: place.leave(), since: Instant::now() };
-    Rest::Park(conn, resting, Some(until))
+    let unread = watch.ahead.take();
+    let carried = (!unread.is_empty())
+        .then(|| Box::new(Carried { unread: unread.into(), head_since: watch.head_since() }));
+    let (served, seat) = (watch.served_in_all(), place.leave());
+    // Where it goes on, it has rested as long as it was idle.
+    let since = if watch.server.is_moving() { watch.active_at.get() } else { Instant::now() };
+    let resting = Resting { served, seat, since, carried };
+    match resting.carried {
+        None => Rest::Park(conn, resting, Some(until)),
+        Some(_) => Rest::Resume(conn, resting),
+    }
 }
 
 /// Serves the connection until it is to end, or to rest.
@@ -144,15 +187,15 @@ async fn drive(watch: &Rc<Watch>, place: &Place) -> End {
 async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> End {
     let service = service_fn(|request| answer(request, watch.clone()));
     let connection = watch.server.http1.serve_connection(Io(watch.clone()), service);
-    let mut connection = pin!(connection);
+    let mut connection = connection;
     let mut presence = Presence::default();
-    poll_fn(|context| {
+    let end = poll_fn(|context| {
         if place.keep_waker(context.waker()) {
             alarm.reset();
         }
         loop {
             let was_dirty = watch.dirty.get();
-            if let Poll::Ready(result) = connection.as_mut().poll(context) {
+            if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
                 return Poll::Ready(ended(watch, result));
             }
             if was_dirty && !watch.dirty.get() && watch.in_service.get() {
@@ -166,6 +209,9 @@ async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> End
             }
             if drain_leftover(watch, context) {
                 continue;
+            }
+            if watch.can_move() {
+                return Poll::Ready(End::Move);
             }
             if watch.served.get() > 0 && watch.can_rest() {
                 return Poll::Ready(End::Rest);
@@ -185,8 +231,13 @@ async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> End
                 Some(Deadline::RefuseBody) => watch.refuse_body(Refusal::BodyTimeout),
             }
         }
-    })
-    .await
+    });
+    let end = end.await;
+    if matches!(end, End::Move) {
+        // What hyper has read and not begun comes before what it has not read.
+        watch.put_back(&connection.into_parts().read_buf);
+    }
+    end
 }
 
 /// Finds out when a connection last got on, at the price of one look at the clock per turn.
@@ -334,9 +385,12 @@ fn deadline(watch: &Watch) -> Option<(Instant, Deadline)> {
 
 /// How long it may ask for nothing: its first request has to come as soon as a head has to be whole.
 fn idle_until(watch: &Watch) -> Instant {
-    let timeouts = &watch.server.timeouts;
-    let most = if watch.served_in_all() == 0 { timeouts.head } else { timeouts.idle };
-    watch.active_at.get() + most
+    watch.active_at.get() + idle_most(&watch.server, watch.served_in_all())
+}
+
+/// How long a connection on which so many requests were served may ask for nothing.
+fn idle_most(server: &Server, served: u64) -> Duration {
+    if served == 0 { server.timeouts.head } else { server.timeouts.idle }
 }
 
 /// Whether the client is known to have gone while its request is with the handler, or while the response is silent. Output

@@ -102,8 +102,11 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
         let now = Instant::now();
         for _ in 0..READS_PER_TURN {
             match unsent.poll(watch, context) {
-                Poll::Ready(Ok(())) if is_hyper_next => return Poll::Ready(Next::Hyper),
                 Poll::Ready(Ok(())) if is_over => return Poll::Ready(Next::End(End::Done)),
+                Poll::Ready(Ok(())) if watch.can_move() => {
+                    return Poll::Ready(Next::End(End::Move));
+                }
+                Poll::Ready(Ok(())) if is_hyper_next => return Poll::Ready(Next::Hyper),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Next::End(End::Abort)),
                 Poll::Pending => return wait(watch, alarm, now, context),
@@ -174,6 +177,7 @@ fn turn(
         watch.put_back(&scratch[used..count]);
     }
     if used > 0 {
+        watch.head_begun.set(None);
         watch.active_at.set(now);
     }
     drop(scratch);

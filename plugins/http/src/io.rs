@@ -148,10 +148,10 @@ pub(crate) fn note_stall(watch: &Watch, is_stalled: bool) {
     watch.is_stalled.set(is_stalled);
 }
 
-/// While the instance drains, nothing more is read beside a request in flight, so that a client which always sends the
+/// While the instance drains or hands its connections over, nothing more is read beside a request in flight, so that a client which always sends the
 /// next one in time cannot hold the connection for ever.
 fn is_gated(watch: &Watch) -> bool {
-    watch.server.is_draining()
+    (watch.server.is_draining() || watch.server.is_moving())
         && (watch.in_service.get() || watch.reply_open.get())
         && !watch.upload_open.get()
         && !watch.framing.borrow().in_head()
@@ -161,6 +161,7 @@ fn is_gated(watch: &Watch) -> bool {
 fn judge(watch: &Watch, bytes: &mut [u8]) -> usize {
     let mut framing = watch.framing.borrow_mut();
     let was_in_head = framing.in_head();
+    let begun = watch.head_begun.take();
     let judged = framing.judge(bytes);
     framing.newer_versions().iter().for_each(|at| bytes[*at] = b'1');
     // Times matter only for what is not whole; the usual request comes and goes in one piece.
@@ -168,7 +169,7 @@ fn judge(watch: &Watch, bytes: &mut [u8]) -> usize {
         let now = Instant::now();
         watch.moved_at.set(now);
         if framing.in_head() && !was_in_head {
-            watch.head_since.set(now);
+            watch.head_since.set(begun.unwrap_or(now));
         }
     }
     match judged {

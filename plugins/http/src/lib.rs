@@ -44,12 +44,18 @@ fn load(registrar: &mut Registrar) -> Result<()> {
     let settings = registrar.config::<Settings>()?;
     let metrics = Metrics::new(registrar);
     let server = Server::new(&settings, metrics)?;
-    let (draining, idling) = (server.clone(), server.clone());
+    let (draining, idling, moving) = (server.clone(), server.clone(), server.clone());
     registrar.every(UNUSED_MAX / 2, async move || {
         idling.drop_unused(UNUSED_MAX);
         Ok(())
     });
-    registrar.on_drain(move |_deadline| draining.drain());
+    registrar.on_hand_over(move || moving.hand_over());
+    registrar.on_drain(move |_deadline| {
+        // Connections that go on elsewhere are not told to end.
+        if !draining.is_moving() {
+            draining.drain();
+        }
+    });
     sessions(registrar, async move |conn, resting, wake| {
         connection::turn(conn, resting, wake, &server).await
     });

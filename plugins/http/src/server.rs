@@ -58,6 +58,8 @@ pub(crate) struct Server {
     /// Answers that may be given again.
     pub(crate) cache: RefCell<Cache>,
     draining_since: Cell<Option<Instant>>,
+    /// Another generation has taken over, and connections go to it.
+    is_moving: Cell<bool>,
     /// Those who are to be woken when the draining begins; a free place is `None`.
     places: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -113,6 +115,7 @@ impl Server {
             date: RefCell::new(Date::new()),
             cache: RefCell::new(Cache::new(settings.cache_bytes_max.as_usize())),
             draining_since: Cell::new(None),
+            is_moving: Cell::new(false),
             places: RefCell::default(),
             free: RefCell::default(),
         }))
@@ -155,10 +158,34 @@ impl Server {
     /// From now on each connection ends with its next response, or soon if none is asked for.
     pub(crate) fn drain(&self) {
         self.draining_since.set(Some(Instant::now()));
+        self.is_moving.set(false);
+        self.stir();
+    }
+
+    /// From now on each connection goes to the generation that has taken over, as soon as nothing is in flight on it.
+    pub(crate) fn hand_over(&self) {
+        self.is_moving.set(true);
+        self.stir();
+    }
+
+    /// Whether connections go to another generation as soon as they can.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.is_moving.get()
+    }
+
+    /// Has every connection look what has changed.
+    fn stir(&self) {
         self.cache.borrow_mut().clear();
         for waker in self.places.borrow().iter().flatten() {
             waker.wake_by_ref();
         }
+    }
+
+    /// A seat for a connection that was handed over: it has one already, as its client sees it.
+    pub(crate) fn welcome(self: &Rc<Server>) -> Seat {
+        self.connections.set(self.connections.get() + 1);
+        self.metrics.connected();
+        Seat(self.clone())
     }
 
     /// A seat for one more connection, unless there are as many as there may be.
@@ -166,9 +193,7 @@ impl Server {
         if self.connections.get() >= self.connections_max {
             return None;
         }
-        self.connections.set(self.connections.get() + 1);
-        self.metrics.connected();
-        Some(Seat(self.clone()))
+        Some(self.welcome())
     }
 }
 

@@ -70,6 +70,8 @@ pub(crate) struct Watch {
     pub(crate) active_at: Cell<Instant>,
     /// When the head began that is not whole yet.
     pub(crate) head_since: Cell<Instant>,
+    /// The same of the head that the bytes ahead end in, where another generation has seen it begin.
+    pub(crate) head_begun: Cell<Option<Instant>>,
     /// When a body last got on, or output began to wait.
     pub(crate) moved_at: Cell<Instant>,
     /// Input that came while hyper was not reading, for hyper to read.
@@ -125,6 +127,7 @@ impl Watch {
             frames: Cell::new(0),
             active_at: Cell::new(now),
             head_since: Cell::new(now),
+            head_begun: Cell::new(None),
             moved_at: Cell::new(now),
             ahead: RefCell::default(),
             ended_at: Cell::new(None),
@@ -198,6 +201,23 @@ impl Watch {
             && self.ended_at.get().is_none()
             && self.leftover.borrow().is_none()
             && !self.server.is_draining()
+    }
+
+    /// Nothing is in flight, and another generation has taken over: the connection goes there, with what has come and was not served.
+    pub(crate) fn can_move(&self) -> bool {
+        self.server.is_moving()
+            && self.is_idle()
+            && !self.due.get()
+            && self.asked.borrow().is_none()
+            && self.refused.get().is_none()
+            && self.ended_at.get().is_none()
+            && self.leftover.borrow().is_none()
+    }
+
+    /// When the head began that has come in part, if one has.
+    pub(crate) fn head_since(&self) -> Option<Instant> {
+        let in_head = self.framing.borrow().in_head();
+        in_head.then(|| self.head_since.get()).or(self.head_begun.get())
     }
 
     /// Requests that were served on this connection.

@@ -1,9 +1,5 @@
-//! A client that checks: every answer byte for byte, and that no connection sees an older build after a newer one.
-//!
-//! A server may close a connection between two requests. What stands behind a response that says so was not begun (RFC 9112
-//! section 9.6) and is sent again on a new connection. So are requests of which the first is safe and got no byte of an answer
-//! on a connection that had answered before and was closed in good order (RFC 9110 section 9.2.2): a few times, and counted.
-//! All else is a failure.
+//! A client that checks: every answer byte for byte, that no connection sees an older build after a newer one, and that none is closed
+//! unless its client asked for it.
 
 use std::net::SocketAddr;
 
@@ -11,13 +7,12 @@ use medusa_tests::{Broken, Client, Response};
 
 use crate::{build, load::Shared, random::Random, site::File};
 
-/// How often the requests of one [`Session::ask`] may be sent again without a word from the server.
-const RETRIES_MAX: u32 = 2;
-
 /// A request, and the answer that is right.
 pub(crate) struct Ask<'a> {
     pub(crate) bytes: Vec<u8>,
     pub(crate) expected: Expected<'a>,
+    /// It asks for the end of the connection.
+    pub(crate) is_last: bool,
 }
 
 pub(crate) enum Expected<'a> {
@@ -25,13 +20,6 @@ pub(crate) enum Expected<'a> {
     File(&'a File),
     /// The request's own body, by `busy`.
     Mirror(Vec<u8>),
-}
-
-impl Ask<'_> {
-    /// It changes nothing, however often it is sent (RFC 9110 section 9.2.1).
-    fn is_safe(&self) -> bool {
-        matches!(self.expected, Expected::File(_))
-    }
 }
 
 /// One client, with one connection at a time.
@@ -64,50 +52,37 @@ impl<'a> Session<'a> {
     /// # Errors
     /// What failed.
     pub(crate) fn ask(&mut self, asks: &[Ask<'_>], random: &mut Random) -> Result<(), String> {
-        let (mut done, mut retries) = (0, 0);
-        while done < asks.len() {
-            let shared = self.shared;
-            let mut connection = match self.connection.take() {
-                Some(connection) => connection,
-                None => self.connect()?,
-            };
-            // Whatever is asked from here on is answered by this build or a newer one.
-            let floor = shared.floor_files();
-            let bytes: Vec<u8> =
-                asks[done..].iter().flat_map(|ask| ask.bytes.iter().copied()).collect();
-            // If the server has closed, reading tells how.
-            let _ = send_in_pieces(&mut connection.client, &bytes, random);
-            let mut is_open = true;
-            while is_open && done < asks.len() {
-                match connection.client.try_response(false) {
-                    Ok(response) => {
-                        connection
-                            .check(&asks[done], &response, floor)
-                            .map_err(|wrong| shown(&wrong, &asks[done], &response))?;
-                        shared.count_answer(response.body.len());
-                        done += 1;
-                        is_open = response.header("connection") != Some("close");
-                    }
-                    Err(Broken::Closed { received })
-                        if received.is_empty()
-                            && connection.answered > 0
-                            && asks[done].is_safe()
-                            && retries < RETRIES_MAX =>
-                    {
-                        (is_open, retries) = (false, retries + 1);
-                        shared.count_retry();
-                    }
-                    Err(broken) => {
-                        return Err(format!(
-                            "after {} answers on the connection, request {done} of {}: {broken}",
-                            connection.answered,
-                            asks.len()
-                        ));
-                    }
-                }
+        let shared = self.shared;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        // Whatever is asked from here on is answered by this build or a newer one.
+        let floor = shared.floor_files();
+        let bytes: Vec<u8> = asks.iter().flat_map(|ask| ask.bytes.iter().copied()).collect();
+        // If the server has closed, reading tells how.
+        let _ = send_in_pieces(&mut connection.client, &bytes, random);
+        let mut is_open = true;
+        for (done, ask) in asks.iter().enumerate() {
+            if !is_open {
+                return Err(format!("it was the last after {done} of {} requests", asks.len()));
             }
-            self.connection = is_open.then_some(connection);
+            let response = connection.client.try_response(false).map_err(|broken| {
+                let answered = connection.answered;
+                let all = asks.len();
+                format!(
+                    "after {answered} answers on the connection, request {done} of {all}: {broken}"
+                )
+            })?;
+            let checked = connection.check(ask, &response, floor);
+            checked.map_err(|wrong| shown(&wrong, ask, &response))?;
+            shared.count_answer(response.body.len());
+            is_open = response.header("connection") != Some("close");
+            if !is_open && !ask.is_last {
+                return Err("the server closes the connection unasked".to_owned());
+            }
         }
+        self.connection = is_open.then_some(connection);
         Ok(())
     }
 

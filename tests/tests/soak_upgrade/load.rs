@@ -36,7 +36,6 @@ pub(crate) struct Shared {
     files: AtomicU64,
     answers: AtomicU64,
     bytes: AtomicU64,
-    retries: AtomicU64,
     connections: AtomicU64,
     failures: Mutex<Vec<String>>,
 }
@@ -112,14 +111,10 @@ impl Load {
             client.join().expect("a client does not panic");
         }
         self.shared.check();
-        let [answers, bytes, retries, connections] = [
-            &self.shared.answers,
-            &self.shared.bytes,
-            &self.shared.retries,
-            &self.shared.connections,
-        ]
-        .map(|counter| counter.load(SeqCst));
-        Report { answers, bytes, retries, connections }
+        let [answers, bytes, connections] =
+            [&self.shared.answers, &self.shared.bytes, &self.shared.connections]
+                .map(|counter| counter.load(SeqCst));
+        Report { answers, bytes, connections }
     }
 }
 
@@ -143,10 +138,6 @@ impl Shared {
         self.bytes.fetch_add(bytes as u64, SeqCst);
     }
 
-    pub(crate) fn count_retry(&self) {
-        self.retries.fetch_add(1, SeqCst);
-    }
-
     pub(crate) fn count_connection(&self) {
         self.connections.fetch_add(1, SeqCst);
     }
@@ -166,18 +157,14 @@ impl Shared {
 pub(crate) struct Report {
     answers: u64,
     bytes: u64,
-    retries: u64,
     connections: u64,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { answers, bytes, retries, connections } = self;
+        let Report { answers, bytes, connections } = self;
         let mib = bytes / (1024 * 1024);
-        write!(
-            f,
-            "{answers} answers with {mib} MiB on {connections} connections, all right; {retries} sent again after a close between requests"
-        )
+        write!(f, "{answers} answers with {mib} MiB on {connections} connections, all right")
     }
 }
 
@@ -226,7 +213,8 @@ fn one<'a>(files: &'a [File], random: &mut Random) -> &'a File {
 
 fn get<'a>(file: &'a File, header_lines: &str) -> Ask<'a> {
     let head = format!("GET /{} HTTP/1.1\r\nHost: test\r\n{header_lines}\r\n", file.name);
-    Ask { bytes: head.into_bytes(), expected: Expected::File(file) }
+    let is_last = head.contains("Connection: close");
+    Ask { bytes: head.into_bytes(), expected: Expected::File(file), is_last }
 }
 
 /// A body that is to come back, of a known length or in chunks.
@@ -249,5 +237,5 @@ fn post(random: &mut Random) -> Ask<'static> {
         }
         bytes.extend(b"0\r\n\r\n");
     }
-    Ask { bytes, expected: Expected::Mirror(body) }
+    Ask { bytes, expected: Expected::Mirror(body), is_last: false }
 }

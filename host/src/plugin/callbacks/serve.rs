@@ -70,7 +70,7 @@ pub(super) unsafe extern "C" fn conn_park(
         // SAFETY: The spec is valid for the call, says the ABI.
         let Some(spec) = (unsafe { spec.as_ref() }) else { return code::INVALID };
         match generation.service.borrow().as_ref() {
-            Some(service) => service.park(connection, spec.deadline_ns),
+            Some(service) => service.park(connection, spec),
             None => code::INVALID,
         }
     })
