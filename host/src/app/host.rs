@@ -12,7 +12,7 @@ use medusa_abi::service::METRIC_GAUGE;
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
-    app::{check, moves_file::MovesFile, routes},
+    app::{check, figures, moves_file::MovesFile, routes},
     config::{Config, Diagnostics, Instance},
     monitor::{
         command::Role,
@@ -34,6 +34,7 @@ use crate::{
         unload::{self, Unloaded},
         upgrade,
     },
+    status::InstanceFigures,
 };
 
 /// The host.
@@ -185,12 +186,11 @@ impl Host {
     }
 
     fn connections_of(&self, generation: &Generation) -> u64 {
-        let all = self.registry.connections.list();
-        let of = |owner: &connections::Owner| {
-            *owner.instance == *generation.name()
-                && owner.generation == u64::from(generation.number)
-        };
-        all.iter().filter(|status| of(&status.owner)).count() as u64
+        let mut count = 0;
+        self.registry.connections.each_owner(|owner, _| {
+            count += u64::from(std::ptr::eq(owner, &**generation.owner()));
+        });
+        count
     }
 
     fn status(&self, generation: &Generation) -> InstanceStatus {
@@ -399,6 +399,10 @@ impl Control for Host {
         all.extend(self.failed.borrow().values().map(failed));
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    fn figures(&self) -> Vec<InstanceFigures> {
+        figures::all(&self.registry)
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {

@@ -11,4 +11,5 @@ pub mod serve;
 pub mod watchdog;
 
 mod check;
+mod figures;
 mod passwd;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::{
     config::{Config, Diagnostics, Instance},
     monitor::{command::Role, output::Output},
+    status::InstanceFigures,
 };
 
 /// An answer that takes a while; it stays on the loop's thread.
@@ -27,6 +28,8 @@ pub trait Control {
     fn host(&self) -> HostStatus;
     /// All generations that are alive, of all instances.
     fn instances(&self) -> Vec<InstanceStatus>;
+    /// What each instance that is loaded has in use, and has done.
+    fn figures(&self) -> Vec<InstanceFigures>;
     /// All listeners.
     fn listeners(&self) -> Vec<ListenerStatus>;
     /// What the running plugins count of their own.

@@ -28,6 +28,7 @@ use crate::{
         protocol::{self, Reply},
         words,
     },
+    status::InstanceFigures,
 };
 
 /// What the made-up host was asked to do, in order.
@@ -183,6 +184,15 @@ impl Control for Fake {
             ..InstanceStatus::default()
         };
         vec![instance; self.instances.get()]
+    }
+
+    fn figures(&self) -> Vec<InstanceFigures> {
+        vec![InstanceFigures {
+            name: "web".to_owned(),
+            generations: 1,
+            received_bytes: 1536,
+            ..InstanceFigures::default()
+        }]
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {

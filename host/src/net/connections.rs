@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt, io,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
@@ -53,6 +53,30 @@ pub struct Owner {
     pub instance: Rc<str>,
     /// The generation's number.
     pub generation: u64,
+    /// The instance's, shared by its generations.
+    pub traffic: Rc<Traffic>,
+}
+
+/// What went over those connections of one instance that are gone. A connection counts for itself until then.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+}
+
+/// The connections of one instance, counted by what they are at, and what went over all that it ever had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// [`State::Connecting`] and [`State::Open`].
+    pub active: u64,
+    /// [`State::Parked`].
+    pub parked: u64,
+    /// [`State::Closing`].
+    pub closing: u64,
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Bytes written.
+    pub bytes_out: u64,
 }
 
 /// What a connection is at.
@@ -220,6 +244,33 @@ impl Connections {
         }
     }
 
+    /// Counts the connections of each of these instances, in one pass over all that there are.
+    #[must_use]
+    pub fn tallies(&self, instances: &[&Rc<Traffic>]) -> Vec<Tally> {
+        let gone = |traffic: &&Rc<Traffic>| Tally {
+            bytes_in: traffic.bytes_in.get(),
+            bytes_out: traffic.bytes_out.get(),
+            ..Tally::default()
+        };
+        let mut tallies: Vec<_> = instances.iter().map(gone).collect();
+        let places: HashMap<_, _> = instances.iter().map(|it| Rc::as_ptr(it)).zip(0..).collect();
+        for (_, entry) in self.0.entries.borrow().iter() {
+            let Some(entry) = entry.upgrade() else { continue };
+            let place = places.get(&Rc::as_ptr(&entry.owner.borrow().traffic));
+            let Some(tally) = place.and_then(|place: &usize| tallies.get_mut(*place)) else {
+                continue;
+            };
+            match entry.state.get() {
+                State::Connecting | State::Open => tally.active += 1,
+                State::Parked => tally.parked += 1,
+                State::Closing => tally.closing += 1,
+            }
+            tally.bytes_in += entry.bytes_in.get();
+            tally.bytes_out += entry.bytes_out.get();
+        }
+        tallies
+    }
+
     /// What there is to say of connection `id`.
     #[must_use]
     pub fn find(&self, id: u64) -> Option<ConnectionStatus> {
@@ -236,6 +287,14 @@ impl Connections {
 
     fn alive(&self) -> Vec<Rc<Entry>> {
         self.0.entries.borrow().iter().filter_map(|(_, entry)| entry.upgrade()).collect()
+    }
+}
+
+impl Traffic {
+    /// A connection is gone over which so much went.
+    pub(super) fn add(&self, bytes_in: u64, bytes_out: u64) {
+        self.bytes_in.set(self.bytes_in.get() + bytes_in);
+        self.bytes_out.set(self.bytes_out.get() + bytes_out);
     }
 }
 

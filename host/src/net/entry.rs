@@ -273,6 +273,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.place.leave();
+        self.owner.get_mut().traffic.add(self.bytes_in.get(), self.bytes_out.get());
         if self.space.get() != NO_SPACE {
             self.place.table().lot.leave(self.space.get());
         }

@@ -45,7 +45,7 @@ fn on_loop<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn owner(instance: &str) -> Rc<Owner> {
-    Rc::new(Owner { instance: instance.into(), generation: 1 })
+    Rc::new(Owner { instance: instance.into(), generation: 1, traffic: Rc::default() })
 }
 
 fn at_most(connections_max: u64) -> Connections {

@@ -152,6 +152,7 @@ impl Generation {
         let owner = Rc::new(Owner {
             instance: instance.name.as_str().into(),
             generation: u64::from(number),
+            traffic: instance.traffic.clone(),
         });
         Rc::new(Generation {
             id,

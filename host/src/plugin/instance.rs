@@ -10,7 +10,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
     config::{self, limits::Limits},
-    net::{Accepting, Address, Listener, Quota},
+    net::{Accepting, Address, Listener, Quota, connections::Traffic},
     plugin::{
         generation::{Generation, Phase},
         lifecycle,
@@ -30,6 +30,8 @@ pub struct Instance {
     pub spec: RefCell<Rc<config::Instance>>,
     /// How many connections it may have, and has.
     pub quota: Rc<Quota>,
+    /// What went over its connections.
+    pub traffic: Rc<Traffic>,
     /// Held by whoever loads, upgrades or unloads it.
     pub turn: tokio::sync::Mutex<()>,
     current: RefCell<Option<Rc<Generation>>>,
@@ -69,6 +71,7 @@ impl Instance {
             registry: registry.clone(),
             spec: RefCell::new(spec),
             quota: Quota::new("connections_per_instance_max", connections_max),
+            traffic: Rc::default(),
             turn: tokio::sync::Mutex::default(),
             current: RefCell::default(),
             generations: RefCell::default(),

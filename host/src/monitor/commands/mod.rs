@@ -8,6 +8,7 @@ mod lifecycle;
 mod log;
 mod look;
 mod routes;
+mod stats;
 
 use crate::{
     config::words,
@@ -117,6 +118,14 @@ pub const COMMANDS: &[Command] = &[
         role: Role::Operator,
         changes: true,
         run: |call| Box::pin(lifecycle::upgrade(call)),
+    },
+    Command {
+        name: "stats",
+        arguments: &[argument(Form::Optional, "NAME", "only those of this instance")],
+        summary: "what each instance has in use, and has done",
+        role: Role::Viewer,
+        changes: false,
+        run: |call| Box::pin(stats::stats(call)),
     },
     Command {
         name: "metrics",

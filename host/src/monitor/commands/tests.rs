@@ -41,6 +41,9 @@ async fn what_there_is_is_shown() {
     check("status --json", 0, "\"version\":\"9.9\"").await;
     check("plugins", 0, "no instances").await;
     check("plugins --json", 0, "[]\n").await;
+    check("stats", 0, "web          1       0       0   1.5 KiB   0 B         0").await;
+    check("stats web --json", 0, "\"received_bytes\":1536").await;
+    check("stats wbe", 1, "did you mean `web`?").await;
     check("listeners", 0, "web       [::1]:80").await;
     check("listeners --json", 0, "\"address\":\"[::1]:80\"").await;
     check("routes", 0, "/dav").await;
