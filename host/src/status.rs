@@ -1,5 +1,7 @@
 //! What the host counts of each instance, for people and for programs.
 
+pub mod durations;
+
 use serde::Serialize;
 
 /// What one instance has in use, and what it has done, over all its generations that are alive.
@@ -35,4 +37,29 @@ pub struct InstanceFigures {
     pub heap_bytes: u64,
     /// Panics of it, caught or not.
     pub panics: u64,
+    /// Its polls: how often the loop was in its code, and how long each time. What it called other plugins for is theirs. None if
+    /// the host does not count them (`[host] counters = false`).
+    pub polls: Option<DurationFigures>,
+    /// Of a server of HTTP: how long its requests took that the host had answered, from the turn in which one was read to the end of
+    /// its response. None of others, and as above.
+    pub latency: Option<DurationFigures>,
+}
+
+/// Durations, in nanoseconds. All is 0 where there were none; percentiles are up to 3 % too large, the longest is exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DurationFigures {
+    /// How many there were.
+    pub count: u64,
+    /// All of them together.
+    pub total_ns: u64,
+    /// What half of them do not exceed.
+    pub p50_ns: u64,
+    /// What nine of ten do not exceed.
+    pub p90_ns: u64,
+    /// What all but one in a hundred do not exceed.
+    pub p99_ns: u64,
+    /// The longest.
+    pub longest_ns: u64,
+    /// When the longest ended, in milliseconds since 1970.
+    pub longest_at_ms: Option<u64>,
 }

@@ -3,10 +3,10 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
-use medusa_tests::{Canary, Server, exchange, wait_until};
+use medusa_tests::{Canary, Client, Server, exchange, wait_until};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +20,12 @@ fn of(server: &Server, name: &str) -> Value {
     let answer = server.ctl_json(["stats", name]);
     assert_eq!(answer.as_array().map(Vec::len), Some(1), "{answer}");
     answer[0].clone()
+}
+
+/// A figure in nanoseconds.
+#[track_caller]
+fn ns(durations: &Value, name: &str) -> u64 {
+    durations[name].as_u64().unwrap_or_else(|| panic!("no {name}: {durations}"))
 }
 
 fn echo(stream: &mut TcpStream, bytes: &[u8]) {
@@ -97,4 +103,73 @@ fn an_old_generation_counts_until_it_is_gone() {
     drop(old);
     wait_until("the old one to go", PATIENCE, || of(&server, "talk")["generations"] == 1);
     assert_eq!(of(&server, "talk")["received_bytes"], 5, "what it received was received");
+}
+
+/// The extension blocks the loop in its poll, which is inside of the server's: the time is the extension's, and nobody else's.
+#[test]
+fn whoever_blocks_the_loop_has_the_longest_poll() {
+    const BLOCKED_NS: u64 = 1_000_000_000;
+    let server = Server::start(&format!(
+        "{}[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n\
+         [[plugin]]\nname = \"unruly\"\nlibrary = \"unruly\"\nattach = \"web\"\nlisten = [\"127.0.0.1:0\"]\n",
+        Canary::CONFIGURATION
+    ));
+    let mut canary = Canary::of(&server);
+    let mut client = Client::connect(server.address("web"));
+    for _ in 0..9 {
+        assert_eq!(client.get("/unruly/nothing").status, 200);
+    }
+    let before_ms = UNIX_EPOCH.elapsed().expect("it is later").as_millis() as u64;
+    assert_eq!(client.get("/unruly/stall?1000").text(), "did stall\n");
+    let after_ms = UNIX_EPOCH.elapsed().expect("it is later").as_millis() as u64;
+    canary.sings();
+
+    let unruly = of(&server, "unruly");
+    let polls = &unruly["polls"];
+    assert!(ns(polls, "longest_ns") >= BLOCKED_NS, "{unruly}");
+    assert!(ns(polls, "total_ns") >= ns(polls, "longest_ns"), "{unruly}");
+    assert!((before_ms..=after_ms).contains(&ns(polls, "longest_at_ms")), "{unruly}");
+    assert_eq!(unruly["latency"], Value::Null, "it is no server");
+    for other in ["web", "canary"] {
+        let figures = of(&server, other);
+        assert!(ns(&figures["polls"], "count") > 0, "{figures}");
+        assert!(ns(&figures["polls"], "total_ns") < BLOCKED_NS, "{figures}");
+    }
+    let latency = &of(&server, "web")["latency"];
+    assert_eq!(latency["count"], 10);
+    assert!(ns(latency, "longest_ns") >= BLOCKED_NS, "{latency}");
+    let names = ["p50_ns", "p90_ns", "p99_ns", "longest_ns"];
+    assert!(names.map(|name| ns(latency, name)).is_sorted(), "{latency}");
+    assert!(ns(latency, "p90_ns") < BLOCKED_NS, "nine of ten were quick: {latency}");
+
+    let text = server.ctl(["stats"]);
+    let line = text.succeeded().lines().rfind(|line| line.starts_with("web"));
+    assert!(line.is_some_and(|line| line.contains("1.0 s")), "{text:?}");
+    assert!(text.succeeded().lines().all(|line| line.chars().count() <= 80), "{text:?}");
+}
+
+#[test]
+fn answers_out_of_the_servers_cache_have_a_latency_too() {
+    let server = Server::with_site(&[("small.txt", b"small")]);
+    let mut client = Client::connect(server.address("web"));
+    for _ in 0..5 {
+        assert_eq!(client.get("/small.txt").text(), "small");
+    }
+    let web = of(&server, "web");
+    assert_eq!((&web["requests"], &web["latency"]["count"]), (&5.into(), &5.into()), "{web}");
+}
+
+#[test]
+fn without_counters_there_are_no_durations_and_everything_else() {
+    let server = Server::start(&format!("[host]\ncounters = false\n{ECHOES}"));
+    let mut talk = connect(&server, "talk");
+    echo(&mut talk, b"abc");
+    let figures = of(&server, "talk");
+    assert_eq!((&figures["polls"], &figures["received_bytes"]), (&Value::Null, &3.into()));
+    let text = server.ctl(["stats"]);
+    assert!(text.succeeded().contains("`counters = false`"), "{text:?}");
+    assert!(server.ctl(["config", "show"]).succeeded().contains("counters = false"));
+    server.folder().configure(ECHOES);
+    let applied = server.ctl_json(["config", "apply"]);
+    assert_eq!(applied["restart"], serde_json::json!(["[host] counters"]), "{applied}");
 }

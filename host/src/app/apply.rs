@@ -203,6 +203,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<String> {
     let differs = [
         ("[monitor] socket", before.monitor_socket != after.monitor_socket),
         ("[host] state_dir", before.state_dir != after.state_dir),
+        ("[host] counters", before.counters != after.counters),
         ("[host.limits] of the whole host", host_limits(before) != host_limits(after)),
         ("[log] format", before.log.format != after.log.format),
     ];

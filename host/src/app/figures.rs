@@ -3,7 +3,7 @@
 use crate::{
     net::connections::Tally,
     plugin::{generation::Generation, handles::Kind, instance::Instance, registry::Registry},
-    status::InstanceFigures,
+    status::{InstanceFigures, durations::Durations},
 };
 
 /// The figures of all instances that have a generation, by name.
@@ -32,5 +32,7 @@ fn figures(instance: &Instance, tally: Tally) -> InstanceFigures {
         threads: sum(|it| it.threads.borrow().len() as u64),
         heap_bytes: sum(|it| it.heap().map_or(0, |(_, bytes, _)| bytes)),
         panics: instance.panics(),
+        polls: instance.polls.as_ref().map(Durations::figures),
+        latency: instance.latency(),
     }
 }

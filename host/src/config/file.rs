@@ -49,6 +49,7 @@ fn document(file: &mut Section<'_>) -> Config {
         source: file.source.clone(),
         plugin_dir: file.source.path(PLUGIN_DIR),
         state_dir: file.source.path(STATE_DIR),
+        counters: true,
         limits: Limits::default(),
         monitor_socket: file.source.path(MONITOR_SOCKET),
         log: Log::default(),
@@ -78,9 +79,10 @@ fn document(file: &mut Section<'_>) -> Config {
 }
 
 fn host(section: &mut Section<'_>, config: &mut Config) {
-    section.only(&["plugin_dir", "state_dir", "limits"]);
+    section.only(&["plugin_dir", "state_dir", "counters", "limits"]);
     directory(section, "plugin_dir", &mut config.plugin_dir);
     directory(section, "state_dir", &mut config.state_dir);
+    config.counters = section.boolean("counters").unwrap_or(config.counters);
     if let Some(table) = section.table("limits") {
         section
             .within("[host.limits]", table)
@@ -159,6 +161,7 @@ mod tests {
 [host]
 plugin_dir = "plugins"
 state_dir = "state"
+counters = false
 [host.limits]
 drain_ms_max = "5 s"
 [monitor]
@@ -205,6 +208,7 @@ password = "$argon2id$…"
             (config.plugin_dir.clone(), config.state_dir.clone()),
             (path("/srv/plugins"), path("/srv/state"))
         );
+        assert!(!config.counters);
         assert_eq!(config.monitor_socket, path("/srv/run/medusa.sock"));
         assert_eq!(config.log, Log { level: tracing::Level::DEBUG, format: LogFormat::Json });
         let files = Tls::Files { certificate: path("/srv/cert.pem"), key: path("/srv/key.pem") };
@@ -241,8 +245,8 @@ password = "$argon2id$…"
         let shown =
             Config::parse(&Source::new("medusa.toml", "/srv", text)).unwrap_err().render(false);
         let (log, path) = (
-            shown.find("--> medusa.toml:10:9").unwrap(),
-            shown.find("--> medusa.toml:25:8").unwrap(),
+            shown.find("--> medusa.toml:11:9").unwrap(),
+            shown.find("--> medusa.toml:26:8").unwrap(),
         );
         assert!(log < path && shown.matches("= help: ").count() == 2, "{shown}");
     }

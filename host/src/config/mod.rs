@@ -42,6 +42,8 @@ pub struct Config {
     pub plugin_dir: PathBuf,
     /// Where the host keeps what has to last.
     pub state_dir: PathBuf,
+    /// Whether the host counts what takes a look at the clock: polls, and the latency of requests.
+    pub counters: bool,
     /// The limits of the host, and those of instances that state none.
     pub limits: Limits,
     /// The monitor's Unix socket.

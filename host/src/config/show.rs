@@ -26,9 +26,10 @@ pub fn config(config: &Config) -> String {
     let path = |path: &std::path::Path| words::quote(&path.display().to_string());
     let format = if config.log.format == LogFormat::Json { "json" } else { "text" };
     text += &format!(
-        "[host]\nplugin_dir = {}\nstate_dir = {}\n\n",
+        "[host]\nplugin_dir = {}\nstate_dir = {}\ncounters = {}\n\n",
         path(&config.plugin_dir),
-        path(&config.state_dir)
+        path(&config.state_dir),
+        config.counters
     );
     text += &limits("[host.limits]", &config.limits, |_| true);
     text += &format!("[monitor]\nsocket = {}\n\n", path(&config.monitor_socket));

@@ -167,7 +167,7 @@ unsafe extern "C" fn forward_frame(data: *mut c_void, frame: *const Frame) -> Co
         return code::INVALID;
     }
     forward.delivered = true;
-    frame::enter(forward.to, || {
+    frame::enter_sink(forward.to, || {
         // SAFETY: The sink is valid for the call of `pull` that is under way.
         unsafe { (forward.sink.frame)(forward.sink.data, frame) }
     })

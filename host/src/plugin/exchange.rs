@@ -70,6 +70,8 @@ pub struct Exchange {
     /// The head that was asked with, its path in normal form, during the call that starts it; else null.
     asked_with: Cell<*const RequestHead>,
     started_ns: u64,
+    /// It is the request itself, and not a filter's own call.
+    is_whole: bool,
     ended: Cell<bool>,
     /// What observers are told at its end, if there are any; a filter's own calls tell nobody.
     observed: Option<Observed>,
@@ -87,6 +89,9 @@ struct Observed {
     /// The path as it came, if it came in another form.
     path: Option<Box<[u8]>>,
 }
+
+/// The future of a handler that was asked, and what its first poll answers.
+type Asked = (Rc<PluginFuture>, Poll<Code>);
 
 /// What handlers are asked for, in the log.
 const REQUEST: &str = "a request";
@@ -136,6 +141,7 @@ struct Plan {
     at: usize,
     body: Option<Rc<PluginBody>>,
     owns_body: bool,
+    is_whole: bool,
     observed: Option<Observed>,
     answered_by: Option<Rc<RefCell<Option<Rc<Generation>>>>>,
 }
@@ -161,6 +167,7 @@ impl Exchange {
             at: 0,
             body: PluginBody::of_request(asking, start.body).map(Rc::new),
             owns_body: true,
+            is_whole: true,
             answered_by: observed.as_ref().map(|_| Rc::default()),
             observed,
         };
@@ -174,7 +181,8 @@ impl Exchange {
         start: &Start<'_>,
         waker: &Waker,
     ) -> Result<Handle, Code> {
-        let Plan { chain, passed, at, body: request_body, owns_body, observed, answered_by } = plan;
+        let Plan { chain, passed, at, body: request_body, owns_body, .. } = plan;
+        let Plan { is_whole, observed, answered_by, .. } = plan;
         if at >= chain.routes.len() {
             if let Some(body) = request_body.filter(|_| owns_body) {
                 body.disown();
@@ -200,6 +208,7 @@ impl Exchange {
             takes_files: start.head.flags & REQUEST_TAKES_FILES != 0,
             asked_with: Cell::new(std::ptr::null()),
             started_ns: frame::began_ns(asking.instance.registry.clock),
+            is_whole,
             ended: Cell::new(false),
             observed,
             answered_by,
@@ -223,7 +232,14 @@ impl Exchange {
             body.disown();
         }
         self.ended.set(true);
+        self.count_latency();
         self.clear(code);
+    }
+
+    fn count_latency(&self) {
+        if self.is_whole {
+            self.asking.instance.count_latency(self.started_ns);
+        }
     }
 
     /// Goes on with an exchange whose head was not ready.
@@ -288,6 +304,7 @@ impl Exchange {
         if self.ended.replace(true) {
             return;
         }
+        self.count_latency();
         if let Some(observed) = &self.observed {
             self.tell(observed, status, outcome, bytes);
         }
@@ -327,14 +344,18 @@ impl Exchange {
     fn step(self: &Rc<Self>, head: Option<&RequestHead>, waker: &Waker) -> Code {
         loop {
             let asked = self.future.borrow().clone();
-            let Some(future) = asked else {
-                match self.ask(head) {
-                    Ok(future) => *self.future.borrow_mut() = Some(future),
-                    Err(code) => return code,
+            let asked = match asked {
+                Some(future) => {
+                    let answer = future.poll(&mut Context::from_waker(waker));
+                    Ok((future, answer))
                 }
-                continue;
+                None => self.ask(head, waker),
             };
-            let code = match future.poll(&mut Context::from_waker(waker)) {
+            let (future, answer) = match asked {
+                Ok(asked) => asked,
+                Err(code) => return code,
+            };
+            let code = match answer {
                 Poll::Pending if self.status.get() != 0 => return code::READY,
                 Poll::Pending => {
                     self.keep(head);
@@ -386,8 +407,8 @@ impl Exchange {
         }
     }
 
-    /// Asks the next of the chain.
-    fn ask(self: &Rc<Self>, head: Option<&RequestHead>) -> Result<Rc<PluginFuture>, Code> {
+    /// Asks the next of the chain, and polls its future once. For the clock, that is one poll.
+    fn ask(self: &Rc<Self>, head: Option<&RequestHead>, waker: &Waker) -> Result<Asked, Code> {
         let route = loop {
             let route = self.chain.routes.get(self.at.get()).cloned().ok_or(code::NOT_FOUND)?;
             self.at.set(self.at.get() + 1);
@@ -398,11 +419,16 @@ impl Exchange {
         };
         let (route, mount_length) = (&route.handler, route.mount_length());
         let kept = self.head.borrow().clone();
-        match (head, kept) {
-            (Some(head), _) => self.call(route, mount_length, *head),
-            (None, Some(kept)) => kept.with(|head| self.call(route, mount_length, *head)),
-            (None, None) => Err(code::NOT_FOUND),
-        }
+        frame::charge(route.generation(), || {
+            let future = match (head, kept) {
+                (Some(head), _) => self.call(route, mount_length, *head),
+                (None, Some(kept)) => kept.with(|head| self.call(route, mount_length, *head)),
+                (None, None) => Err(code::NOT_FOUND),
+            }?;
+            *self.future.borrow_mut() = Some(future.clone());
+            let answer = future.poll(&mut Context::from_waker(waker));
+            Ok((future, answer))
+        })
     }
 
     fn call(
@@ -487,7 +513,7 @@ impl Exchange {
             None => (std::ptr::null(), NO_HANDLE),
         };
         // SAFETY: The sink is valid during the call of the asking side that is under way; the head is borrowed.
-        let code = frame::enter(&self.asking, || unsafe { (sink.head)(sink.data, &given) });
+        let code = frame::enter_sink(&self.asking, || unsafe { (sink.head)(sink.data, &given) });
         if code >= 0 {
             if permit.is_none() {
                 drop(asked_for.and_then(|asked_for| unused(from, asked_for)));
@@ -641,6 +667,7 @@ impl Request {
             passed,
             at,
             owns_body: own.is_some(),
+            is_whole: false,
             body: own.or_else(|| exchange.request_body.clone()),
             observed: None,
             answered_by: exchange.answered_by.clone(),

@@ -42,6 +42,10 @@ thread_local! {
     static CURRENT: Cell<*const Frame> = const { Cell::new(ptr::null()) };
     /// When the outermost call that is under way was first asked for the time; 0 if it was not.
     static BEGAN_NS: Cell<u64> = const { Cell::new(0) };
+    /// Whose time it is; 0 for nobody's, or if nobody's is counted.
+    static CHARGED: Cell<InstanceId> = const { Cell::new(0) };
+    /// How much of it was others'.
+    static OTHERS_NS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The instance whose code the loop is in, 0 for none; and a number that changes at each entry. Read by the watchdog.
@@ -50,7 +54,36 @@ static ENTRIES: AtomicU64 = AtomicU64::new(0);
 
 /// Calls a hook of `generation`.
 pub fn enter<R>(generation: &Rc<Generation>, hook: impl FnOnce() -> R) -> R {
+    charge(generation, || enter_with(generation, None, hook))
+}
+
+/// Calls a hook of `generation` that takes what another one gives. It has not much to do, so the time stays with the giver: to look at
+/// the clock would take as long.
+pub fn enter_sink<R>(generation: &Rc<Generation>, hook: impl FnOnce() -> R) -> R {
     enter_with(generation, None, hook)
+}
+
+/// Has what `work` calls of `generation` count as one poll of its instance, less what that calls of others. The clock is looked at
+/// before and after, unless the time is the generation's already.
+pub fn charge<R>(generation: &Rc<Generation>, work: impl FnOnce() -> R) -> R {
+    let before = CHARGED.get();
+    let instance = &generation.instance;
+    let Some(polls) = instance.polls.as_ref().filter(|_| before != generation.id) else {
+        return work();
+    };
+    let clock = instance.registry.clock;
+    let began_ns = clock.now_ns();
+    if before == 0 {
+        BEGAN_NS.set(began_ns);
+    }
+    CHARGED.set(generation.id);
+    let others_ns = OTHERS_NS.replace(0);
+    let answer = work();
+    let took_ns = clock.now_ns().saturating_sub(began_ns);
+    polls.record(took_ns.saturating_sub(OTHERS_NS.get()));
+    OTHERS_NS.set(others_ns + took_ns);
+    CHARGED.set(before);
+    answer
 }
 
 /// Calls a hook that polls an object whose waker is `cell`, on behalf of `waker`.
@@ -61,7 +94,8 @@ pub fn enter_polling<R>(
     hook: impl FnOnce() -> R,
 ) -> R {
     cell.refresh(waker);
-    enter_with(generation, Some((ptr::from_ref(cell), ptr::from_ref(waker))), hook)
+    let polling = (ptr::from_ref(cell), ptr::from_ref(waker));
+    charge(generation, || enter_with(generation, Some(polling), hook))
 }
 
 fn enter_with<R>(
@@ -70,7 +104,7 @@ fn enter_with<R>(
     hook: impl FnOnce() -> R,
 ) -> R {
     let frame = Frame { generation, polling, previous: CURRENT.get() };
-    if frame.previous.is_null() {
+    if frame.previous.is_null() && CHARGED.get() == 0 {
         BEGAN_NS.set(0);
     }
     CURRENT.set(&frame);

@@ -1,7 +1,7 @@
 //! An instance: a plugin under a configured name, its listeners, and its generations.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     rc::Rc,
 };
@@ -18,6 +18,7 @@ use crate::{
         registry::Registry,
         serve::Service,
     },
+    status::{DurationFigures, durations::Durations},
 };
 
 /// A plugin under a name of its own.
@@ -30,6 +31,10 @@ pub struct Instance {
     pub spec: RefCell<Rc<config::Instance>>,
     /// How many connections it may have, and has.
     pub quota: Rc<Quota>,
+    /// How long the loop was in its code each time, if that is counted.
+    pub polls: Option<Durations>,
+    /// Of a server of HTTP: how long its requests took.
+    latency: OnceCell<Durations>,
     /// What went over its connections.
     pub traffic: Rc<Traffic>,
     /// Held by whoever loads, upgrades or unloads it.
@@ -71,6 +76,8 @@ impl Instance {
             registry: registry.clone(),
             spec: RefCell::new(spec),
             quota: Quota::new("connections_per_instance_max", connections_max),
+            polls: registry.counters.then(Durations::default),
+            latency: OnceCell::new(),
             traffic: Rc::default(),
             turn: tokio::sync::Mutex::default(),
             current: RefCell::default(),
@@ -133,6 +140,22 @@ impl Instance {
     /// Counts a request that was brought to it.
     pub fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
+    }
+
+    /// Counts how long a request took that ends now, if that is counted.
+    pub fn count_latency(&self, started_ns: u64) {
+        if self.registry.counters {
+            let took_ns = self.registry.clock.now_ns().saturating_sub(started_ns);
+            self.latency.get_or_init(Durations::default).record(took_ns);
+        }
+    }
+
+    /// How long its requests took, if it is a server of HTTP and that is counted.
+    pub fn latency(&self) -> Option<DurationFigures> {
+        let is_server = |it: Rc<Generation>| it.manifest.kind == PluginKind::HttpServer;
+        let none_yet = self.registry.counters && self.current().is_some_and(is_server);
+        let counted = self.latency.get().map(Durations::figures);
+        counted.or_else(|| none_yet.then(DurationFigures::default))
     }
 
     /// Requests that were brought to it, by all its generations.

@@ -41,6 +41,8 @@ pub struct Registry {
     pub resolver: Resolver,
     /// Calls into plugins that took too long.
     pub stalls: Arc<AtomicU64>,
+    /// Whether polls and the latency of requests are counted.
+    pub counters: bool,
     /// Where other threads put posts.
     pub posts: UnboundedSender<Post>,
     /// A thread that a plugin had started by itself has ended.
@@ -94,6 +96,7 @@ impl Registry {
                 usize::try_from(limits.lookups_max).unwrap_or(usize::MAX),
             ),
             stalls,
+            counters: config.counters,
             pool,
             host_pool,
             sites: Sites::new(usize::try_from(limits.http_routes_max).unwrap_or(usize::MAX)),

@@ -117,6 +117,12 @@ enum Wake {
     Posted(Vec<u8>),
 }
 
+/// What has become of a turn that was begun.
+enum Tried {
+    Over(Code),
+    Waits(Rc<PluginFuture>, Arc<Relay>),
+}
+
 impl Sessions {
     /// No sessions yet.
     pub fn new(hooks: Table<SessionHooks>) -> Sessions {
@@ -430,20 +436,11 @@ impl Session {
         let mut wake = first;
         for _ in 0..TURNS_MAX {
             let is_last = matches!(wake, Wake::Hangup);
-            let Some(future) = self.begin_turn(sessions, &wake) else { return };
-            let code = match future {
-                None => code::READY,
-                Some(future) => {
-                    let relay = sessions.relay();
-                    let waker = Waker::from(relay.clone());
-                    match future.poll(&mut Context::from_waker(&waker)) {
-                        Poll::Ready(code) => {
-                            drop(waker);
-                            sessions.give_back(relay);
-                            code
-                        }
-                        Poll::Pending => return self.go_on_as_task(future, relay, is_last),
-                    }
+            let code = match frame::charge(self.generation(), || self.try_turn(sessions, &wake)) {
+                None => return,
+                Some(Tried::Over(code)) => code,
+                Some(Tried::Waits(future, relay)) => {
+                    return self.go_on_as_task(future, relay, is_last);
                 }
             };
             match self.after_turn(sessions, code, is_last) {
@@ -467,6 +464,23 @@ impl Session {
                 session.have_turn(sessions, wake);
             }
         });
+    }
+
+    /// Begins a turn, and polls it once. `None` if the session has ended by it.
+    fn try_turn(self: &Rc<Self>, sessions: &Sessions, wake: &Wake) -> Option<Tried> {
+        let Some(future) = self.begin_turn(sessions, wake)? else {
+            return Some(Tried::Over(code::READY));
+        };
+        let relay = sessions.relay();
+        let waker = Waker::from(relay.clone());
+        Some(match future.poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(code) => {
+                drop(waker);
+                sessions.give_back(relay);
+                Tried::Over(code)
+            }
+            Poll::Pending => Tried::Waits(future, relay),
+        })
     }
 
     /// Calls the plugin. `None` if the session has ended by it; a turn that was over at once has no future.
