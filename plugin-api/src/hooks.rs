@@ -175,6 +175,7 @@ unsafe extern "C" fn drain(deadline_ns: u64) -> Code {
 
 unsafe extern "C" fn handed_over() -> Code {
     answer(|| {
+        plugin()?.is_handed_over.set(true);
         let told = plugin()?.on_hand_over.borrow().clone();
         told.iter().for_each(|told| told());
         Ok(())

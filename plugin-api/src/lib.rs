@@ -64,7 +64,7 @@
 //! # Where things are
 //!
 //! [`Registrar`] has all that a plugin can offer, [`register`] the same for later. [`Connection`], [`Listener`] and
-//! [`connect`] are sockets, [`Root`] is files, [`sleep`], [`interval`] and [`timeout`] are time, [`spawn`] is tasks,
+//! [`connect`] are sockets, [`Lines`] reads lines from one, [`Root`] is files, [`sleep`], [`interval`] and [`timeout`] are time, [`spawn`] is tasks,
 //! [`Request`], [`Response`] and [`Body`] are HTTP, [`call`] reaches other instances, [`Config`](derive@Config) reads the configuration,
 //! and [`server`] is for those who write a server of HTTP. With the feature `testing`, `testing::Host` runs a plugin in a
 //! unit test. `docs/writing-plugins.md` is the guide.
@@ -84,6 +84,7 @@ mod host;
 mod http;
 mod job;
 mod late;
+mod lines;
 mod local;
 mod log;
 mod manifest;
@@ -120,8 +121,10 @@ pub use self::{
     host::{instance_name, post},
     http::{Body, Limited, Next, Outcome, Permit, Record, Request, Response, ResponseExt, Route},
     job::{StopSignal, ThreadHandle, blocking, thread},
+    lines::{Lines, TooLong},
     metric::{Counter, Gauge},
     net::{Listener, connect, connect_from, resolve},
+    plugin::is_handed_over,
     register::Registration,
     registrar::Registrar,
     service::{Call, Replies, call, call_within},

@@ -1,6 +1,11 @@
 //! The one plugin of this image: what its `load` recorded, and what rests here until it stops.
 
-use std::{cell::RefCell, future::Future, pin::Pin, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+};
 
 use ciborium::Value;
 
@@ -29,6 +34,7 @@ pub(crate) struct Plugin {
     pub(crate) states: RefCell<Vec<Rc<dyn KeptState>>>,
     pub(crate) on_drain: RefCell<Vec<OnDrain>>,
     pub(crate) on_hand_over: RefCell<Vec<OnHandOver>>,
+    pub(crate) is_handed_over: Cell<bool>,
     pub(crate) on_post: RefCell<Vec<OnPost>>,
     pub(crate) on_stop: RefCell<Vec<Box<dyn FnOnce()>>>,
 }
@@ -57,6 +63,7 @@ static PLUGIN: LoopCell<Plugin> = LoopCell::new(Plugin {
     states: RefCell::new(Vec::new()),
     on_drain: RefCell::new(Vec::new()),
     on_hand_over: RefCell::new(Vec::new()),
+    is_handed_over: Cell::new(false),
     on_post: RefCell::new(Vec::new()),
     on_stop: RefCell::new(Vec::new()),
 });
@@ -69,6 +76,13 @@ pub(crate) fn plugin() -> Result<&'static Plugin> {
     PLUGIN.get().ok_or_else(|| {
         Error::new("this is possible on the loop's thread only; use post() to speak to the plugin from another")
     })
+}
+
+/// Whether another generation of the plugin has taken over, and goes on with the sessions: what is dropped here has not ended.
+/// `false` off the loop's thread.
+#[must_use]
+pub fn is_handed_over() -> bool {
+    PLUGIN.get().is_some_and(|plugin| plugin.is_handed_over.get())
 }
 
 impl Plugin {
@@ -97,6 +111,7 @@ impl Plugin {
         drop(self.states.take());
         drop(self.on_drain.take());
         drop(self.on_hand_over.take());
+        self.is_handed_over.set(false);
         drop(self.on_post.take());
         drop(self.config.replace(Value::Null));
     }
