@@ -24,9 +24,10 @@ pub(super) fn configure(
     folder: &Path,
     site: &Site,
     port: u16,
+    counters: bool,
 ) -> Result<()> {
     let mut text = format!(
-        "[host]\nplugin_dir = {:?}\nstate_dir = \"state\"\n[monitor]\nsocket = \"medusa.sock\"\n\
+        "[host]\nplugin_dir = {:?}\nstate_dir = \"state\"\ncounters = {counters}\n[monitor]\nsocket = \"medusa.sock\"\n\
          [[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:{port}\"]\n\
          [plugin.config]\nhealth = \"/health\"\nidle_timeout = \"1 h\"\n\
          [[plugin]]\nname = \"site\"\nlibrary = \"http-files\"\nattach = \"web\"\npath = \"/\"\n\

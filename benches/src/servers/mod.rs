@@ -22,6 +22,8 @@ pub(crate) use self::server::Server;
 pub(crate) enum Kind {
     /// medusa, with all sample plugins.
     Medusa,
+    /// The same with `counters = false`.
+    MedusaUncounted,
     /// hyper linked in statically: a greeting and nothing else.
     Hyper,
     /// nginx.
@@ -37,6 +39,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Medusa => "medusa",
+            Kind::MedusaUncounted => "medusa, counters off",
             Kind::Hyper => "static hyper",
             Kind::Nginx => "nginx",
             Kind::NginxDeferred => "nginx, deferred accept",
@@ -76,7 +79,7 @@ impl Kind {
 
     fn program(self) -> Result<PathBuf> {
         match self {
-            Kind::Medusa => medusa::program(),
+            Kind::Medusa | Kind::MedusaUncounted => medusa::program(),
             Kind::Hyper => hyper::program(),
             Kind::Nginx | Kind::NginxDeferred => find("nginx"),
             Kind::Lighttpd => find("lighttpd"),
@@ -87,7 +90,8 @@ impl Kind {
     fn command(self, folder: &Path, site: &Site, port: u16) -> Result<Command> {
         let mut command = Command::new(self.program()?);
         match self {
-            Kind::Medusa => medusa::configure(&mut command, folder, site, port)?,
+            Kind::Medusa => medusa::configure(&mut command, folder, site, port, true)?,
+            Kind::MedusaUncounted => medusa::configure(&mut command, folder, site, port, false)?,
             Kind::Hyper => hyper::configure(&mut command, port),
             Kind::Nginx => nginx::configure(&mut command, folder, site, port, "")?,
             Kind::NginxDeferred => nginx::configure(&mut command, folder, site, port, " deferred")?,

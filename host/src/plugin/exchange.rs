@@ -72,6 +72,8 @@ pub struct Exchange {
     started_ns: u64,
     /// It is the request itself, and not a filter's own call.
     is_whole: bool,
+    /// Nothing of the response comes after its head.
+    is_complete: Cell<bool>,
     ended: Cell<bool>,
     /// What observers are told at its end, if there are any; a filter's own calls tell nobody.
     observed: Option<Observed>,
@@ -209,6 +211,7 @@ impl Exchange {
             asked_with: Cell::new(std::ptr::null()),
             started_ns: frame::began_ns(asking.instance.registry.clock),
             is_whole,
+            is_complete: Cell::new(false),
             ended: Cell::new(false),
             observed,
             answered_by,
@@ -238,7 +241,10 @@ impl Exchange {
 
     fn count_latency(&self) {
         if self.is_whole {
-            self.asking.instance.count_latency(self.started_ns);
+            // All of a response that its handler gave at once is with the server since then.
+            let is_given = self.is_complete.get();
+            let ended_ns = is_given.then(|| frame::looked_ns(self.started_ns)).flatten();
+            self.asking.instance.count_latency(self.started_ns, ended_ns);
         }
     }
 
@@ -491,6 +497,7 @@ impl Exchange {
         };
         let is_pulled = !matches!(response, ResponseBody::Empty);
         self.response.replace(response);
+        self.is_complete.set(!is_pulled && file.is_none());
         self.status.set(head.status);
         if let Some(answered_by) = &self.answered_by {
             answered_by.borrow_mut().get_or_insert_with(|| from.clone());

@@ -44,6 +44,8 @@ thread_local! {
     static BEGAN_NS: Cell<u64> = const { Cell::new(0) };
     /// Whose time it is; 0 for nobody's, or if nobody's is counted.
     static CHARGED: Cell<InstanceId> = const { Cell::new(0) };
+    /// When the clock was last looked at for it.
+    static LOOKED_NS: Cell<u64> = const { Cell::new(0) };
     /// How much of it was others'.
     static OTHERS_NS: Cell<u64> = const { Cell::new(0) };
 }
@@ -79,11 +81,19 @@ pub fn charge<R>(generation: &Rc<Generation>, work: impl FnOnce() -> R) -> R {
     CHARGED.set(generation.id);
     let others_ns = OTHERS_NS.replace(0);
     let answer = work();
-    let took_ns = clock.now_ns().saturating_sub(began_ns);
+    let ended_ns = clock.now_ns();
+    LOOKED_NS.set(ended_ns);
+    let took_ns = ended_ns.saturating_sub(began_ns);
     polls.record(took_ns.saturating_sub(OTHERS_NS.get()));
     OTHERS_NS.set(others_ns + took_ns);
     CHARGED.set(before);
     answer
+}
+
+/// When the last of what was called within the poll that is under way came back, if polls are counted and it began at `began_ns`.
+pub fn looked_ns(began_ns: u64) -> Option<u64> {
+    let is_this_one = CHARGED.get() != 0 && BEGAN_NS.get() == began_ns;
+    Some(LOOKED_NS.get()).filter(|looked_ns| is_this_one && *looked_ns >= began_ns)
 }
 
 /// Calls a hook that polls an object whose waker is `cell`, on behalf of `waker`.

@@ -142,10 +142,11 @@ impl Instance {
         self.requests.set(self.requests.get() + 1);
     }
 
-    /// Counts how long a request took that ends now, if that is counted.
-    pub fn count_latency(&self, started_ns: u64) {
+    /// Counts how long a request took that ended then, or ends now, if that is counted.
+    pub fn count_latency(&self, started_ns: u64, ended_ns: Option<u64>) {
         if self.registry.counters {
-            let took_ns = self.registry.clock.now_ns().saturating_sub(started_ns);
+            let ended_ns = ended_ns.unwrap_or_else(|| self.registry.clock.now_ns());
+            let took_ns = ended_ns.saturating_sub(started_ns);
             self.latency.get_or_init(Durations::default).record(took_ns);
         }
     }

@@ -99,7 +99,7 @@ impl Permit {
         user.count_request();
         route.count_request();
         // The server has all of the response already, and only writes it.
-        user.instance.count_latency(frame::began_ns(user.instance.registry.clock));
+        user.instance.count_latency(frame::began_ns(user.instance.registry.clock), None);
         Code::from(self.site.is_observed(self.host.as_deref(), &self.path))
     }
 
