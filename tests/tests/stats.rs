@@ -173,3 +173,23 @@ fn without_counters_there_are_no_durations_and_everything_else() {
     let applied = server.ctl_json(["config", "apply"]);
     assert_eq!(applied["restart"], serde_json::json!(["[host] counters"]), "{applied}");
 }
+
+/// The watchdog looks every now and then, and does not see what is over between two looks.
+#[test]
+fn a_poll_over_its_limit_is_told_and_counted_however_short() {
+    let server = Server::start(
+        "[[plugin]]\nname = \"unruly\"\nlibrary = \"unruly\"\n[plugin.limits]\nstall_ms = \"10 ms\"\n",
+    );
+    let stalls = || server.ctl_json(["status"])["stalls"].as_u64().expect("a number");
+    let before = stalls();
+    for _ in 0..3 {
+        server.ctl(["unruly", "do", "stall", "11"]).succeeded();
+    }
+    assert!(stalls() >= before + 3, "{}", server.log());
+    let told = || {
+        let lines = server.log().lines().map(str::to_owned).collect::<Vec<_>>();
+        lines.into_iter().filter(|line| line.contains("the plugin block")).collect::<Vec<_>>()
+    };
+    wait_until("all to be told", PATIENCE, || told().len() >= 3);
+    assert!(told().iter().all(|line| line.contains("unruly")), "{:?}", told());
+}

@@ -42,8 +42,8 @@ fn serve(config: Config) -> Result<(), String> {
             .map_err(|error| format!("cannot start the pool's threads: {error}"))
     };
     let pools = Pools { jobs: start("medusa-pool")?, host: start("medusa-host")? };
-    let watchdog =
-        Watchdog::start().map_err(|error| format!("cannot start the watchdog: {error}"))?;
+    let watchdog = Watchdog::start(!config.counters)
+        .map_err(|error| format!("cannot start the watchdog: {error}"))?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(runtime::LocalOptions::default());

@@ -22,18 +22,21 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts to watch: a call into a plugin that takes longer than its `stall_ms` is logged once, and again when it ends.
+    /// Starts to watch: a call into a plugin that takes longer than its `stall_ms` is logged once, and again when it ends. Whether it
+    /// is counted here too is said by `counts`: where the loop times each call, it counts those that are too short to be seen as well.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn start() -> std::io::Result<Watchdog> {
+    pub fn start(counts: bool) -> std::io::Result<Watchdog> {
         let (stop, stalls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (seen, counted) = (stop.clone(), stalls.clone());
         let watch = move || {
             let mut look = Look::default();
             while !seen.load(Ordering::Relaxed) {
                 thread::park_timeout(LOOK_EVERY);
-                look.again(&counted);
+                if look.again() && counts {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
             }
         };
         let thread = thread::Builder::new().name("medusa-watchdog".to_owned()).spawn(watch)?;
@@ -66,7 +69,8 @@ struct Look {
 }
 
 impl Look {
-    fn again(&mut self, stalls: &AtomicU64) {
+    /// Answers whether a call was found that takes too long.
+    fn again(&mut self) -> bool {
         let (instance, entry) = frame::running();
         if instance == 0 || entry != self.entry {
             if let (Some(name), Some(since)) = (self.said.take(), self.since) {
@@ -74,19 +78,20 @@ impl Look {
                 tracing::warn!(instance = name, took_ms, "the plugin has let the loop go again");
             }
             (self.entry, self.since) = (entry, (instance != 0).then(Instant::now));
-            return;
+            return false;
         }
         let Some(since) = self.since else {
             self.since = Some(Instant::now());
-            return;
+            return false;
         };
         if self.said.is_some() {
-            return;
+            return false;
         }
-        let Some(plugin) = OffLoop::find(instance) else { return };
-        if since.elapsed() >= plugin.stall {
+        let Some(plugin) = OffLoop::find(instance) else { return false };
+        let is_stalled = since.elapsed() >= plugin.stall;
+        if is_stalled {
             let for_ms = since.elapsed().as_millis();
-            stalls.fetch_add(1, Ordering::Relaxed);
+            frame::told_of(instance);
             tracing::warn!(
                 instance = plugin.name,
                 for_ms,
@@ -95,5 +100,6 @@ impl Look {
             );
             self.said = Some(plugin.name.clone());
         }
+        is_stalled
     }
 }

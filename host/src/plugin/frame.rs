@@ -13,6 +13,7 @@ use std::{
     rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
     task::Waker,
+    time::Duration,
 };
 
 use medusa_abi::{
@@ -54,6 +55,12 @@ thread_local! {
 static RUNNING: AtomicU64 = AtomicU64::new(0);
 static ENTRIES: AtomicU64 = AtomicU64::new(0);
 
+/// The instance of which the watchdog has told that it blocks the loop, 0 for none: what has been told need not be told again.
+static TOLD: AtomicU64 = AtomicU64::new(0);
+
+/// No limit on a poll is below it.
+const STALL_NS_MIN: u64 = 1_000_000;
+
 /// Calls a hook of `generation`.
 pub fn enter<R>(generation: &Rc<Generation>, hook: impl FnOnce() -> R) -> R {
     charge(generation, || enter_with(generation, None, hook))
@@ -84,10 +91,36 @@ pub fn charge<R>(generation: &Rc<Generation>, work: impl FnOnce() -> R) -> R {
     let ended_ns = clock.now_ns();
     LOOKED_NS.set(ended_ns);
     let took_ns = ended_ns.saturating_sub(began_ns);
-    polls.record(took_ns.saturating_sub(OTHERS_NS.get()));
+    let own_ns = took_ns.saturating_sub(OTHERS_NS.get());
+    polls.record(own_ns);
+    if own_ns >= STALL_NS_MIN {
+        check_stall(generation, Duration::from_nanos(own_ns));
+    }
     OTHERS_NS.set(others_ns + took_ns);
     CHARGED.set(before);
     answer
+}
+
+/// Counts a poll that took longer than it may, and tells of one that was over before the watchdog saw it.
+#[cold]
+fn check_stall(generation: &Generation, took: Duration) {
+    if took < generation.off_loop.stall {
+        return;
+    }
+    generation.instance.registry.stalls.fetch_add(1, Ordering::Relaxed);
+    if TOLD.swap(0, Ordering::Relaxed) != generation.id {
+        let took_ms = took.as_millis();
+        tracing::warn!(
+            instance = generation.name(),
+            took_ms,
+            "the plugin blocked the loop: nobody else was served meanwhile; let it use `blocking` for slow work"
+        );
+    }
+}
+
+/// The watchdog has told that this instance blocks the loop.
+pub fn told_of(instance: InstanceId) {
+    TOLD.store(instance, Ordering::Relaxed);
 }
 
 /// When the last of what was called within the poll that is under way came back, if polls are counted and it began at `began_ns`.

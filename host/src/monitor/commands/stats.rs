@@ -43,7 +43,8 @@ pub(super) async fn stats(call: Call) -> Result<(), Failure> {
 }
 
 /// Stands for what is not counted.
-const NOT_COUNTED: &str = "polls and latency are not counted; without `counters = false` in [host], and after a restart, they are\n";
+const NOT_COUNTED: &str =
+    "polls and latency are not counted: the configuration says `counters = false`\n";
 
 fn connections(all: &[InstanceFigures]) -> Table {
     let heads = ["instance", "gens#", "active#", "parked#", "received#", "sent#", "requests#"];
@@ -68,10 +69,10 @@ fn durations<'a>(
     now_ms: u64,
     all: impl Iterator<Item = (&'a String, Option<DurationFigures>)>,
 ) -> Table {
-    let heads = ["instance", count, "total#", "p50#", "p90#", "p99#", "longest#", "ago"];
+    let heads = ["instance", count, "total#", "p50#", "p99#", "longest#", "ago"];
     let mut table = Table::new(&heads);
     for (name, figures) in all.filter_map(|(name, figures)| Some((name, figures?))) {
-        let times = [figures.total_ns, figures.p50_ns, figures.p90_ns, figures.p99_ns];
+        let times = [figures.total_ns, figures.p50_ns, figures.p99_ns];
         let ago = |at_ms| elapsed(now_ms.saturating_sub(at_ms));
         let counts = [name.clone(), figures.count.to_string()].into_iter();
         let longest =
