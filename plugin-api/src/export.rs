@@ -8,7 +8,7 @@
 ///     load,
 ///     config = Settings,              // a type that derives `Config`: its schema is in the manifest
 ///     kind = "http-extension",        // "service", "http-extension", "http-server" or "plugin"
-///     capabilities = ["files"],       // of "listen", "connect", "resolve", "files", "threads", "services"
+///     capabilities = ["files"],       // of "listen", "connect", "resolve", "files", "threads", "services", "status"
 ///     exclusive = ["database"],       // what only one generation can hold; see Registrar::exclusive
 ///     state = 2, reads = [1, 2],      // the version of kept state that it writes, and those that it reads
 ///     build = "nightly",              // free text; MEDUSA_BUILD_ID in the environment of the build otherwise

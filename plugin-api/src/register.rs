@@ -100,7 +100,8 @@ where
 /// Offers a service to other instances; see [`Registrar::responder`](crate::Registrar::responder).
 ///
 /// # Errors
-/// `PermissionDenied` without the capability `services`; also when the instance offers one of that name already.
+/// `PermissionDenied` without the capability `services`; also when the instance offers one of that name already,
+/// or the name is one of the host's: those begin with `medusa.`.
 pub fn responder<Q, R, F, Fut>(service: &str, version: u32, handler: F) -> Result<Registration>
 where
     Q: serde::de::DeserializeOwned + 'static,

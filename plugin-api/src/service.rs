@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Calls the service `service` of the instance `target` (`None`: whichever offers it), in `version`. Dropping the call
-/// cancels it. Needs the capability `services`.
+/// cancels it. Needs the capability `services`; the host's own service `medusa.status`, which has no target, needs `status`.
 ///
 /// # Errors
 /// `NotFound` when nobody offers it, `WouldBlock` when the other has too much to do, `PermissionDenied` without the
@@ -173,8 +173,8 @@ where
         // SAFETY: The host did not take the responder, so this is the only pointer.
         unsafe { drop(Rc::from_raw(data)) };
     }
-    let handle =
-        Error::check_named(code, &format!("cannot offer the service {service}"), IS_A_WORD)?;
+    let rule = format!("{IS_A_WORD}; what begins with `medusa.` is the host's");
+    let handle = Error::check_named(code, &format!("cannot offer the service {service}"), &rule)?;
     Ok(Registration::new(Owned::new(handle as Handle)))
 }
 

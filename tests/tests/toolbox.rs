@@ -333,9 +333,31 @@ fn what_the_manifest_does_not_ask_for_is_denied() {
     let server = Server::start("[[plugin]]\nname = \"powerless\"\nlibrary = \"powerless\"\n");
     assert_eq!(
         server.ctl(["powerless", "try"]).succeeded().trim_end(),
-        "listen=denied connect=denied resolve=denied files=denied threads=denied services=denied call=denied"
+        "listen=denied connect=denied resolve=denied files=denied threads=denied services=denied call=denied status=denied"
     );
-    for capability in ["listen", "connect", "resolve", "files", "threads", "services"] {
+    for capability in ["listen", "connect", "resolve", "files", "threads", "services", "status"] {
         server.wait_for_log(&format!("does not ask for the capability `{capability}`"));
     }
+}
+
+#[test]
+fn the_host_tells_of_itself_and_of_all_instances() {
+    let server = two();
+    check(&server, "a", "ask-host 1", "the host is running with 2, a is running, b is running");
+    let other = uses(&server, "a", "ask-host 2");
+    assert!(other.starts_with("Some(Unsupported)"), "{other}");
+    server.wait_for_log("a service is offered in another version than is asked for");
+    let taken = server.ctl(["a", "use", "register", "service", "medusa.status"]);
+    taken.refused("what begins with `medusa.` is the host's");
+}
+
+#[test]
+fn whoever_asks_the_host_without_the_capability_is_refused_at_its_start() {
+    let server = Server::start("");
+    let load = ["load", "asker", "--library", "powerless", "--set", "asks_at_start=true"];
+    let refused = server.ctl(load);
+    refused.refused("the plugin's manifest does not ask for the capability");
+    refused.refused("cannot call the service medusa.status");
+    server.wait_for_log("does not ask for the capability `status`");
+    assert!(server.plugin("asker").is_empty(), "{:?}", server.plugin("asker"));
 }

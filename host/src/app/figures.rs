@@ -14,7 +14,8 @@ pub(super) fn all(registry: &Registry) -> Vec<InstanceFigures> {
     instances.iter().zip(tallies).map(|(instance, tally)| figures(instance, tally)).collect()
 }
 
-fn figures(instance: &Instance, tally: Tally) -> InstanceFigures {
+/// The figures of one instance, which has these connections.
+pub(super) fn figures(instance: &Instance, tally: Tally) -> InstanceFigures {
     let generations = instance.generations();
     let sum = |of: fn(&Generation) -> u64| generations.iter().map(|it| of(it)).sum();
     InstanceFigures {

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
+    ptr,
     rc::Rc,
     time::{self, Duration},
 };
@@ -58,6 +59,16 @@ const CONNECTIONS_PER_TURN: usize = 256;
 
 /// How long the host waits after `shutdown_ms_max` for what it has cut.
 const STOP_WAIT: Duration = Duration::from_secs(1);
+
+/// How many connections each generation has; generations are told apart by the address of their owner, which they all keep.
+pub(super) struct ConnectionsServed(HashMap<*const connections::Owner, u64>);
+
+impl ConnectionsServed {
+    /// Those that `generation` serves.
+    fn by(&self, generation: &Generation) -> u64 {
+        self.0.get(&Rc::as_ptr(generation.owner())).copied().unwrap_or_default()
+    }
+}
 
 struct Failure {
     spec: Instance,
@@ -185,15 +196,26 @@ impl Host {
         })
     }
 
-    fn connections_of(&self, generation: &Generation) -> u64 {
-        let mut count = 0;
+    /// How many connections each generation has, by one look at each connection.
+    pub(super) fn connections_served(&self) -> ConnectionsServed {
+        let mut served = HashMap::new();
         self.registry.connections.each_owner(|owner, _| {
-            count += u64::from(std::ptr::eq(owner, &**generation.owner()));
+            *served.entry(ptr::from_ref(owner)).or_default() += 1;
         });
-        count
+        ConnectionsServed(served)
     }
 
-    fn status(&self, generation: &Generation) -> InstanceStatus {
+    /// The instances of the configuration that could not be loaded.
+    pub(super) fn failures(&self) -> Vec<InstanceStatus> {
+        self.failed.borrow().values().map(failed).collect()
+    }
+
+    /// What there is to say of one generation.
+    pub(super) fn status(
+        &self,
+        generation: &Generation,
+        served: &ConnectionsServed,
+    ) -> InstanceStatus {
         let instance = &generation.instance;
         let spec = instance.spec.borrow().clone();
         let is_current = instance.current().is_some_and(|current| current.id == generation.id);
@@ -209,7 +231,7 @@ impl Host {
             generation: u64::from(generation.number),
             state: state.to_owned(),
             listen: listen.iter().map(|listener| listener.address().to_string()).collect(),
-            connections: self.connections_of(generation),
+            connections: served.by(generation),
             requests: generation.requests(),
             heap_bytes: generation.heap().map_or(0, |(_, bytes, _)| bytes),
             panics: generation.panics(),
@@ -395,8 +417,10 @@ impl Control for Host {
     fn instances(&self) -> Vec<InstanceStatus> {
         let instances = self.registry.instances();
         let generations = instances.iter().flat_map(|instance| instance.generations());
-        let mut all: Vec<_> = generations.map(|generation| self.status(&generation)).collect();
-        all.extend(self.failed.borrow().values().map(failed));
+        let served = self.connections_served();
+        let mut all: Vec<_> =
+            generations.map(|generation| self.status(&generation, &served)).collect();
+        all.extend(self.failures());
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -429,17 +453,7 @@ impl Control for Host {
     fn metrics(&self) -> Vec<MetricStatus> {
         let instances = self.registry.instances();
         let running = instances.iter().filter_map(|instance| instance.current());
-        let of = |generation: Rc<Generation>| {
-            let metrics = generation.handles.all::<Metric>();
-            metrics.into_iter().map(move |(_, metric)| MetricStatus {
-                instance: generation.name().to_owned(),
-                name: metric.name.clone(),
-                kind: if metric.kind == METRIC_GAUGE { "gauge" } else { "counter" }.to_owned(),
-                value: metric.value(),
-                help: metric.help.clone(),
-            })
-        };
-        running.flat_map(of).collect()
+        running.flat_map(|generation| metrics_of(&generation)).collect()
     }
 
     fn connections(&self, from: usize) -> (Vec<ConnectionStatus>, Option<usize>) {
@@ -496,7 +510,7 @@ impl Control for Host {
             let name = instance.name.clone();
             let generation = lifecycle::load(&self.registry, instance).await.map_err(refusal)?;
             self.forget_failure(&name);
-            Ok(self.status(&generation))
+            Ok(self.status(&generation, &self.connections_served()))
         })
     }
 
@@ -543,6 +557,19 @@ impl Control for Host {
         self.set_state(State::Draining);
         self.stop.notify_one();
     }
+}
+
+/// What a generation counts of its own.
+pub(super) fn metrics_of(generation: &Generation) -> Vec<MetricStatus> {
+    let metrics = generation.handles.all::<Metric>().into_iter();
+    let status = |metric: Rc<Metric>| MetricStatus {
+        instance: generation.name().to_owned(),
+        name: metric.name.clone(),
+        kind: if metric.kind == METRIC_GAUGE { "gauge" } else { "counter" }.to_owned(),
+        value: metric.value(),
+        help: metric.help.clone(),
+    };
+    metrics.map(|(_, metric)| status(metric)).collect()
 }
 
 fn connection(status: &connections::ConnectionStatus) -> ConnectionStatus {

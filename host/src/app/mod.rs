@@ -6,6 +6,7 @@ pub mod moves_file;
 pub mod routes;
 
 mod apply;
+mod status;
 
 pub mod serve;
 pub mod watchdog;

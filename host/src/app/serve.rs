@@ -10,6 +10,7 @@ use tokio::{
 use crate::{
     app::{
         host::{Host, State},
+        status,
         watchdog::Watchdog,
     },
     config::{Config, LogFormat},
@@ -72,6 +73,7 @@ async fn serve_on_loop(
     tokio::task::spawn_local(thread_ends(registry.clone()));
     tokio::task::spawn_local(quarantine::watch(registry.clone()));
     let host = Rc::new(Host::new(registry));
+    status::offer(&host);
     // Before the socket is there, so that whoever sees it can already send a signal.
     let signals = end_signal()?;
     let monitor =

@@ -101,6 +101,8 @@ pub enum Capability {
     Threads,
     /// Services of other instances.
     Services,
+    /// What the host tells of itself and of all instances: its service `medusa.status`.
+    Status,
 }
 
 /// Which versions of kept state a plugin knows.

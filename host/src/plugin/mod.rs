@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod misuse;
 pub mod off_loop;
 pub mod offer;
+pub mod own;
 pub mod owned;
 pub mod permit;
 pub mod pool;

@@ -18,7 +18,7 @@ use medusa_abi::{
 };
 
 use crate::plugin::{
-    failure::Failure, frame, future::PluginFuture, generation::Generation, handles::Resource,
+    failure::Failure, frame, future::PluginFuture, generation::Generation, handles::Resource, own,
     owned::Owned,
 };
 
@@ -144,10 +144,14 @@ impl IncomingCall {
 }
 
 /// A call or a command as the one who asked sees it. Dropping it cancels what is behind it.
-pub struct Call {
-    pieces: Rc<Pieces>,
-    future: Rc<PluginFuture>,
-    answering: Answering,
+pub struct Call(Behind);
+
+/// Who answers a call.
+enum Behind {
+    /// A plugin's task.
+    Plugin { pieces: Rc<Pieces>, future: Rc<PluginFuture>, _answering: Answering },
+    /// The host itself: a piece is made when it is asked for.
+    Host(RefCell<own::Answer>),
 }
 
 /// The answering side's handle, taken back when the call ends.
@@ -168,7 +172,10 @@ impl Call {
     /// # Errors
     /// The code.
     pub fn next(&self, waker: &Waker) -> Result<Vec<u8>, Code> {
-        self.pieces.read(waker)
+        match &self.0 {
+            Behind::Plugin { pieces, .. } => pieces.read(waker),
+            Behind::Host(answer) => answer.borrow_mut().next().ok_or(code::END),
+        }
     }
 
     /// As [`Call::next`], to be awaited.
@@ -182,15 +189,19 @@ impl Call {
         }
     }
 
-    /// Whose plugin answers.
-    pub fn answering(&self) -> &Rc<Generation> {
-        &self.answering.generation
-    }
-
     /// Why it ended with `code`, for people; `doing` is what was asked.
     pub fn reason(&self, doing: &str, code: Code) -> String {
-        let failure = self.future.failure().filter(|failure| failure.code == code);
+        let failure = match &self.0 {
+            Behind::Plugin { future, .. } => future.failure(),
+            Behind::Host(_) => None,
+        };
+        let failure = failure.filter(|failure| failure.code == code);
         failure.unwrap_or_else(|| Failure::from(code)).sentence(doing)
+    }
+
+    /// A call that the host itself answers.
+    pub fn of_host(answer: own::Answer) -> Call {
+        Call(Behind::Host(RefCell::new(answer)))
     }
 
     /// Begins a call: `hook` makes the plugin's task for the handle that it is given.
@@ -234,14 +245,16 @@ impl Call {
             });
             watched.cancel();
         });
-        Ok(Call { pieces, future, answering })
+        Ok(Call(Behind::Plugin { pieces, future, _answering: answering }))
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.pieces.end(code::CANCELLED);
-        self.future.cancel();
+        if let Behind::Plugin { pieces, future, .. } = &self.0 {
+            pieces.end(code::CANCELLED);
+            future.cancel();
+        }
     }
 }
 
@@ -290,8 +303,10 @@ impl CommandEntry {
                 )
             }
         })?;
-        // Whoever runs it is told of a failure.
-        call.future.clone().told();
+        if let Behind::Plugin { future, .. } = &call.0 {
+            // Whoever runs it is told of a failure.
+            future.clone().told();
+        }
         Ok(call)
     }
 }

@@ -1,7 +1,7 @@
 //! The registry: every instance of the host, and what they share.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::BTreeMap,
     rc::Rc,
     sync::{Arc, atomic::AtomicU64},
@@ -19,7 +19,7 @@ use crate::{
     net::{Connections, Resolver},
     plugin::{
         generation::Generation, instance::Instance, off_loop::Post, offer::ResponderEntry,
-        pool::Pool, route::Sites,
+        own::OwnService, pool::Pool, route::Sites,
     },
     sys::clock,
 };
@@ -47,6 +47,8 @@ pub struct Registry {
     pub posts: UnboundedSender<Post>,
     /// A thread that a plugin had started by itself has ended.
     pub threads_ended: Notify,
+    /// The host's own services, once whoever answers them is there.
+    pub own_services: OnceCell<Vec<OwnService>>,
     config: RefCell<Rc<Config>>,
     instances: RefCell<BTreeMap<String, Rc<Instance>>>,
     last_id: Cell<InstanceId>,
@@ -103,6 +105,7 @@ impl Registry {
             connections: Connections::new(limits),
             posts,
             threads_ended: Notify::new(),
+            own_services: OnceCell::new(),
             instances: RefCell::default(),
             last_id: Cell::new(0),
             config: RefCell::new(config),
@@ -166,6 +169,11 @@ impl Registry {
             .values()
             .flat_map(|instance| instance.generations())
             .find(|generation| generation.id == id)
+    }
+
+    /// The host's own service of that name.
+    pub fn own_service(&self, service: &str) -> Option<&OwnService> {
+        self.own_services.get()?.iter().find(|own| own.name == service)
     }
 
     /// The service of that name, at the instance `target` or at whichever offers it.

@@ -317,7 +317,7 @@ pub struct OfferCallbacks {
         spec: *const MetricSpec,
         out: *mut *mut u64,
     ) -> Code,
-    /// Offers a service to other instances. Needs the capability `services`.
+    /// Offers a service to other instances. Needs the capability `services`. Names that begin with `medusa.` are the host's.
     pub responder_add: unsafe extern "C" fn(
         instance: InstanceId,
         service: Slice,
@@ -331,7 +331,7 @@ pub struct OfferCallbacks {
         payload: Slice,
         waker: Waker,
     ) -> Code,
-    /// Calls another instance's service. Needs the capability `services`.
+    /// Calls another instance's service. Needs the capability `services`; for a service of the host's own, the one that it names.
     pub call_start: unsafe extern "C" fn(instance: InstanceId, spec: *const CallSpec) -> Code,
     /// The next piece of the answer into `sink`, `END` after the last, or `GONE`, `BUSY`, `TIMEOUT`, `NOT_FOUND`,
     /// `PANICKED`, `FAILED`.

@@ -16,6 +16,7 @@ use crate::plugin::{
     generation::Generation,
     manifest::Capability,
     offer::{Call, CommandEntry, IncomingCall, Metric, ResponderEntry},
+    own,
     owned::Owned,
     sink,
 };
@@ -125,7 +126,7 @@ unsafe extern "C" fn responder_add(
         else {
             return code::INVALID;
         };
-        if !is_word(&service) {
+        if !is_word(&service) || service.starts_with(own::PREFIX) {
             return code::INVALID;
         }
         if generation.responders.borrow().iter().any(|it| it.service == service) {
@@ -162,9 +163,6 @@ unsafe extern "C" fn reply(id: InstanceId, call: Handle, payload: Slice, waker: 
 
 unsafe extern "C" fn call_start(id: InstanceId, spec: *const CallSpec) -> Code {
     current(id, |generation| {
-        if !generation.may(Capability::Services) {
-            return code::DENIED;
-        }
         // SAFETY: The spec is valid for the call, says the ABI.
         match unsafe { spec.as_ref() } {
             // SAFETY: So are its slices.
@@ -187,19 +185,38 @@ unsafe fn call(generation: &Rc<Generation>, spec: &CallSpec) -> Result<Handle, C
         return Err(generation.limited("service_message_bytes_max"));
     }
     let registry = &generation.instance.registry;
-    let responder = registry.responder(target.as_deref(), &service).ok_or(code::NOT_FOUND)?;
-    if responder.version != spec.version {
-        tracing::warn!(
-            instance = generation.name(),
-            service,
-            offered = responder.version,
-            asked = spec.version,
-            "a service is offered in another version than is asked for"
-        );
-        return Err(code::UNSUPPORTED);
+    let own = if target.is_none() { registry.own_service(&service) } else { None };
+    if !generation.may(own.map_or(Capability::Services, |own| own.capability)) {
+        return Err(code::DENIED);
     }
-    let call = responder.call(generation.name(), payload, spec.deadline_ns)?;
+    let call = if let Some(own) = own {
+        check_version(generation, &service, own.version, spec.version)?;
+        Call::of_host((own.answer)())
+    } else {
+        let responder = registry.responder(target.as_deref(), &service).ok_or(code::NOT_FOUND)?;
+        check_version(generation, &service, responder.version, spec.version)?;
+        responder.call(generation.name(), payload, spec.deadline_ns)?
+    };
     generation.handles.insert(Rc::new(call), generation.limits.service_queue_max)
+}
+
+fn check_version(
+    generation: &Generation,
+    service: &str,
+    offered: u32,
+    asked: u32,
+) -> Result<(), Code> {
+    if offered == asked {
+        return Ok(());
+    }
+    tracing::warn!(
+        instance = generation.name(),
+        service,
+        offered,
+        asked,
+        "a service is offered in another version than is asked for"
+    );
+    Err(code::UNSUPPORTED)
 }
 
 unsafe extern "C" fn call_next(id: InstanceId, call: Handle, to: ByteSink, waker: Waker) -> Code {
