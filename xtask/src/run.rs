@@ -88,6 +88,11 @@ fn invitation(tree: &Tree, port: u16) -> String {
     if tree.has_plugin("http-files") {
         text.push_str(&format!("  curl -i {web}/\n"));
     }
+    if tree.has_plugin("http-status") && tree.has_plugin("http") {
+        text.push_str(&format!(
+            "  curl {web}/status/health                # or {web}/status in a browser\n"
+        ));
+    }
     if tree.has_plugin("hello") && tree.has_plugin("http") {
         text.push_str("\n  ctl load hello --library hello --attach web        # an HTTP extension joins the running site\n");
         text.push_str(&format!("  curl {web}/hello\n"));

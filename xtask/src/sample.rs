@@ -35,5 +35,11 @@ fn settings(tree: &Tree, http_port: u16) -> String {
              [plugin.config]\nroot = \"site\"\nlisting = true\n",
         );
     }
+    if tree.has_plugin("http") && tree.has_plugin("http-status") {
+        text.push_str(
+            "\n# What the server does: a page, and status.json, metrics and health beneath it, for programs on this machine.\n\
+             [[plugin]]\nname = \"status\"\nlibrary = \"http-status\"\nattach = \"web\"\npath = \"/status\"\n",
+        );
+    }
     text
 }
