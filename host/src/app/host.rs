@@ -235,6 +235,8 @@ impl Host {
             requests: generation.requests(),
             heap_bytes: generation.heap().map_or(0, |(_, bytes, _)| bytes),
             panics: generation.panics(),
+            stalls: generation.stalls(),
+            restarts: instance.health.borrow().restarts(),
             attach: spec.attach.clone(),
             reason: generation
                 .reason

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use medusa_abi::data::InstanceId;
+
 use crate::plugin::{frame, off_loop::OffLoop};
 
 /// How often the loop is looked at.
@@ -34,8 +36,9 @@ impl Watchdog {
             let mut look = Look::default();
             while !seen.load(Ordering::Relaxed) {
                 thread::park_timeout(LOOK_EVERY);
-                if look.again() && counts {
+                if let Some(plugin) = look.again().filter(|_| counts) {
                     counted.fetch_add(1, Ordering::Relaxed);
+                    plugin.stalls.fetch_add(1, Ordering::Relaxed);
                 }
             }
         };
@@ -63,43 +66,46 @@ impl Drop for Watchdog {
 /// What the last look saw.
 #[derive(Default)]
 struct Look {
+    instance: InstanceId,
     entry: u64,
     since: Option<Instant>,
     said: Option<String>,
 }
 
 impl Look {
-    /// Answers whether a call was found that takes too long.
-    fn again(&mut self) -> bool {
+    /// Answers whose call was found to take too long.
+    fn again(&mut self) -> Option<Arc<OffLoop>> {
         let (instance, entry) = frame::running();
-        if instance == 0 || entry != self.entry {
+        // A call from within another ends without a new entry: what follows is the outer one's again.
+        if instance == 0 || (instance, entry) != (self.instance, self.entry) {
             if let (Some(name), Some(since)) = (self.said.take(), self.since) {
                 let took_ms = since.elapsed().as_millis();
                 tracing::warn!(instance = name, took_ms, "the plugin has let the loop go again");
             }
-            (self.entry, self.since) = (entry, (instance != 0).then(Instant::now));
-            return false;
+            (self.instance, self.entry) = (instance, entry);
+            self.since = (instance != 0).then(Instant::now);
+            return None;
         }
         let Some(since) = self.since else {
             self.since = Some(Instant::now());
-            return false;
+            return None;
         };
         if self.said.is_some() {
-            return false;
+            return None;
         }
-        let Some(plugin) = OffLoop::find(instance) else { return false };
-        let is_stalled = since.elapsed() >= plugin.stall;
-        if is_stalled {
-            let for_ms = since.elapsed().as_millis();
-            frame::told_of(instance);
-            tracing::warn!(
-                instance = plugin.name,
-                for_ms,
-                "the plugin blocks the loop: nobody else is served while one of its calls runs; \
+        let Some(plugin) = OffLoop::find(instance) else { return None };
+        if since.elapsed() < plugin.stall {
+            return None;
+        }
+        let for_ms = since.elapsed().as_millis();
+        frame::told_of(instance);
+        tracing::warn!(
+            instance = plugin.name,
+            for_ms,
+            "the plugin blocks the loop: nobody else is served while one of its calls runs; \
                  let it use `blocking` for slow work"
-            );
-            self.said = Some(plugin.name.clone());
-        }
-        is_stalled
+        );
+        self.said = Some(plugin.name.clone());
+        Some(plugin)
     }
 }

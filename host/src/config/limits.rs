@@ -120,8 +120,18 @@ limits! {
     offers_per_instance_max: Instance = 1024, 1 => 1_000_000;
     /// Memory that one instance has allocated; above it the instance is quarantined at its next turn.
     heap_bytes_max: Instance = GIB, MIB => 1024 * GIB;
-    /// Panics of one instance within a minute; above it the instance is quarantined.
-    panics_per_minute_max: Instance = 60, 0 => 1_000_000;
+    /// Panics of one instance within an hour; above it the instance is restarted. With 0 it never is for panics.
+    panics_per_hour_max: Instance = 100, 0 => 1_000_000;
+    /// Polls of one instance that took longer than `stall_ms`, within an hour; above it the instance is restarted. With 0 it never is
+    /// for stalls.
+    stalls_per_hour_max: Instance = 100, 0 => 1_000_000;
+    /// Restarts of one instance within an hour; the next time that it would be restarted it is quarantined. With 0 that is the first
+    /// time.
+    restarts_per_hour_max: Instance = 10, 0 => 1000;
+    /// How long after its first restart within an hour an instance may be restarted again; the time doubles with each further restart.
+    restart_backoff_ms_min: Instance = 1_000, 0 => 3_600_000;
+    /// The most that this time grows to. While it lasts, the instance goes on serving as it is.
+    restart_backoff_ms_max: Instance = 300_000, 0 => 3_600_000;
     /// How long one poll of a plugin may take before the log names the plugin.
     stall_ms: Instance = 100, 1 => 3_600_000;
     /// How long a plugin may take to prepare (to look at its configuration, without side effects); else it is refused.

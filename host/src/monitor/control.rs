@@ -163,6 +163,10 @@ pub struct InstanceStatus {
     pub requests: u64,
     pub heap_bytes: u64,
     pub panics: u64,
+    /// Polls that took longer than `stall_ms`.
+    pub stalls: u64,
+    /// How often the instance was restarted for its faults since it was loaded, this generation among them.
+    pub restarts: u64,
     /// The instance that it extends.
     pub attach: Option<String>,
     /// Why it is in that state, where that is not plain.

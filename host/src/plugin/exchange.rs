@@ -30,7 +30,7 @@ use crate::{
         failure::Failure,
         frame,
         future::PluginFuture,
-        generation::{Generation, InFlight},
+        generation::{Generation, InFlight, Phase},
         head::OwnedHead,
         owned::Owned,
         permit::{Given, Permit},
@@ -424,6 +424,10 @@ impl Exchange {
             }
         };
         let (route, mount_length) = (&route.handler, route.mount_length());
+        // Nobody stands in for it: a filter that guards others would let everything through.
+        if route.generation().phase.get() == Phase::Quarantined {
+            return Err(code::BUSY);
+        }
         let kept = self.head.borrow().clone();
         frame::charge(route.generation(), || {
             let future = match (head, kept) {

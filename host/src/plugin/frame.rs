@@ -108,6 +108,7 @@ fn check_stall(generation: &Generation, took: Duration) {
         return;
     }
     generation.instance.registry.stalls.fetch_add(1, Ordering::Relaxed);
+    generation.off_loop.stalls.fetch_add(1, Ordering::Relaxed);
     if TOLD.swap(0, Ordering::Relaxed) != generation.id {
         let took_ms = took.as_millis();
         tracing::warn!(

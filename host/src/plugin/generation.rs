@@ -224,6 +224,11 @@ impl Generation {
         self.off_loop.panics.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Calls into it that took longer than `stall_ms`.
+    pub fn stalls(&self) -> u64 {
+        self.off_loop.stalls.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Counts a request that was brought to it.
     pub fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
@@ -374,6 +379,19 @@ impl Generation {
     /// Has no new request find its routes, and its observers hear no more.
     pub fn unmount(&self) {
         self.handles.all::<Route>().iter().for_each(|(_, route)| route.unmount());
+        self.unmount_observers();
+    }
+
+    /// Has nobody answer in its place any more.
+    pub fn revoke_permits(&self) {
+        // Not borrowed while they go, for each takes itself out.
+        let permits: Vec<Rc<Permit>> =
+            self.permits.borrow().iter().filter_map(|(_, it)| it.upgrade()).collect();
+        permits.iter().for_each(|permit| permit.revoke());
+    }
+
+    /// Has its observers hear no more.
+    pub fn unmount_observers(&self) {
         self.handles.all::<ObserverEntry>().iter().for_each(|(_, observer)| observer.unmount());
     }
 

@@ -28,10 +28,16 @@ impl HandOver {
     /// # Errors
     /// One of them cannot be written, or read.
     pub fn prepare(old: &Generation, new: &Generation) -> Result<HandOver, String> {
-        let none = HandOver { between: None, moves: Vec::new() };
-        let (Some(from), Some(to)) = (sessions_of(old), sessions_of(new)) else { return Ok(none) };
+        let (Some(from), Some(to)) = (sessions_of(old), sessions_of(new)) else {
+            return Ok(HandOver::none());
+        };
         let resting = sessions(&from).resting();
         HandOver::of(from, to, resting)
+    }
+
+    /// Of no session.
+    pub fn none() -> HandOver {
+        HandOver { between: None, moves: Vec::new() }
     }
 
     fn of(

@@ -16,6 +16,7 @@ use crate::{
         lifecycle,
         manifest::PluginKind,
         registry::Registry,
+        restart::Health,
         serve::Service,
     },
     status::{DurationFigures, durations::Durations},
@@ -39,6 +40,8 @@ pub struct Instance {
     pub traffic: Rc<Traffic>,
     /// Held by whoever loads, upgrades or unloads it.
     pub turn: tokio::sync::Mutex<()>,
+    /// Its faults lately, and what was done about them.
+    pub health: RefCell<Health>,
     current: RefCell<Option<Rc<Generation>>>,
     generations: RefCell<Vec<Rc<Generation>>>,
     listeners: RefCell<Vec<Bound>>,
@@ -80,6 +83,7 @@ impl Instance {
             latency: OnceCell::new(),
             traffic: Rc::default(),
             turn: tokio::sync::Mutex::default(),
+            health: RefCell::default(),
             current: RefCell::default(),
             generations: RefCell::default(),
             listeners: RefCell::default(),
@@ -215,10 +219,12 @@ impl Instance {
         let Some(generation) = self.current() else { return };
         // The client speaks first in HTTP; of other protocols nothing is known.
         let by_kind = generation.manifest.kind == PluginKind::HttpServer;
+        let is_turned_away = generation.phase.get() == Phase::Quarantined;
         let spec = self.spec.borrow();
         for bound in self.listeners.borrow().iter() {
             let entry = spec.listen.get(bound.index.get() as usize);
-            bound.listener.set_deferred(entry.and_then(|entry| entry.deferred).unwrap_or(by_kind));
+            let is_deferred = entry.and_then(|entry| entry.deferred).unwrap_or(by_kind);
+            bound.listener.set_deferred(is_deferred && !is_turned_away);
         }
     }
 
@@ -238,12 +244,13 @@ impl Instance {
         close(listeners).await;
     }
 
-    /// A connection is accepted only when there is somebody to serve it; until then it waits in the kernel's queue.
+    /// A connection is accepted only when there is somebody to serve it; until then it waits in the kernel's queue. While the instance
+    /// is quarantined, it is closed at once.
     async fn accept(&self, listener: &Listener, index: &Cell<u32>, count: &Cell<u64>) {
         let mut served = 0_u64;
         loop {
-            let service = self.serving().await;
-            let owner = service.object.generation().owner();
+            let (generation, _) = self.serving().await;
+            let owner = generation.owner();
             let (connections, quota) = (&self.registry.connections, &self.quota);
             // Asked for at each poll: another configuration may give the listener another place.
             let accepted = poll_fn(|context| {
@@ -252,12 +259,16 @@ impl Instance {
             });
             let accepted = accepted.await;
             // The one who serves can have changed while this waited.
-            let service = self.serving().await;
+            let (generation, service) = self.serving().await;
             match accepted {
                 Ok(connection) => {
                     count.set(count.get() + 1);
-                    connection.set_owner(service.object.generation().owner().clone());
-                    service.serve(Rc::new(connection));
+                    connection.set_owner(generation.owner().clone());
+                    match service {
+                        Some(service) => service.serve(Rc::new(connection)),
+                        // Its client is to know now, and not to wait for an operator.
+                        None => drop(connection),
+                    }
                     served += 1;
                     if served.is_multiple_of(CONNECTIONS_PER_TURN) {
                         tokio::task::yield_now().await;
@@ -272,15 +283,17 @@ impl Instance {
         }
     }
 
-    async fn serving(&self) -> Rc<Service> {
+    /// Whoever takes the next connection, and with what; one that is quarantined takes it with nothing.
+    async fn serving(&self) -> (Rc<Generation>, Option<Rc<Service>>) {
         loop {
             let changed = self.changed.notified();
-            let running =
-                self.current().filter(|generation| generation.phase.get() == Phase::Running);
-            if let Some(service) =
-                running.and_then(|generation| generation.service.borrow().clone())
-            {
-                return service;
+            if let Some(generation) = self.current() {
+                let service = generation.service.borrow().clone();
+                match generation.phase.get() {
+                    Phase::Running if service.is_some() => return (generation, service),
+                    Phase::Quarantined => return (generation, None),
+                    _ => {}
+                }
             }
             changed.await;
         }

@@ -14,7 +14,7 @@ mod stage;
 
 use std::{
     ffi::{CStr, CString, OsStr, c_void},
-    fmt,
+    fmt, io,
     ops::Range,
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -25,7 +25,10 @@ use std::{
 
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 
-pub use self::{error::LoadError, stage::Staged};
+pub use self::{
+    error::LoadError,
+    stage::{Original, Staged},
+};
 use super::{
     inspect::Inspection,
     interpose::{self, ImageId, Pending},
@@ -144,6 +147,15 @@ impl Library {
     /// The file that it was read from, which may have changed since.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The bytes that it was opened from, to be staged once more.
+    ///
+    /// # Errors
+    /// It was closed, or there is no descriptor left.
+    pub fn original(&self) -> io::Result<Original> {
+        let copy = self.copy.as_ref().ok_or_else(|| io::Error::other("it was closed"))?;
+        Ok(Original { path: self.path.clone(), copy: copy.try_clone()? })
     }
 
     /// What its file stated.

@@ -5,6 +5,7 @@
 use std::{
     error::Error as _,
     ffi::CString,
+    io,
     path::Path,
     rc::Rc,
     time::{Duration, Instant},
@@ -25,6 +26,7 @@ use crate::{
         instance::{Bind, Instance},
         library::{Library, LoadError, Staged},
         registry::Registry,
+        restart,
         unload::{self, Unloaded},
     },
 };
@@ -46,7 +48,7 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Loads an instance and has it serve.
+/// Loads an instance and has it serve. One that is quarantined begins anew.
 ///
 /// # Errors
 /// Why it does not run. Nothing of it is left then.
@@ -56,8 +58,11 @@ pub async fn load(
 ) -> Result<Rc<Generation>, Refused> {
     let name = spec.name.clone();
     if let Some(instance) = registry.instance(&name)
-        && instance.current().is_some()
+        && let Some(current) = instance.current()
     {
+        if current.phase.get() == Phase::Quarantined {
+            return restart::revive(&instance, Rc::new(spec)).await;
+        }
         return Err(Refused(format!(
             "`{name}` is loaded already; use `upgrade {name}` or `unload {name}`"
         )));
@@ -148,10 +153,32 @@ pub fn quota_of(spec: &config::Instance) -> usize {
 /// # Errors
 /// Why there is none; what there was of it has been unloaded again.
 pub async fn start(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generation>, Refused> {
+    let file = path.to_owned();
+    start_staged(instance, path, move || Library::stage(&file)).await
+}
+
+/// As [`start`], from the very bytes that another generation of the instance was loaded from.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_again(other: &Rc<Generation>) -> Result<Rc<Generation>, Refused> {
+    let gone = || io::Error::other("its library is gone");
+    let original = other.with_library(Library::original).ok_or_else(gone).flatten();
+    let original = original
+        .map_err(|error| Refused(format!("cannot load `{}` once more: {error}", other.name())))?;
+    let path = original.path().to_owned();
+    start_staged(&other.instance, &path, move || original.stage()).await
+}
+
+async fn start_staged(
+    instance: &Rc<Instance>,
+    path: &Path,
+    staging: impl FnOnce() -> Result<Staged, LoadError> + Send + 'static,
+) -> Result<Rc<Generation>, Refused> {
     let name = &instance.name;
     let cannot =
         |reason: String| Refused(format!("cannot load `{name}` from {}: {reason}", path.display()));
-    let staged = stage(instance, path).await.map_err(cannot)?;
+    let staged = stage(instance, staging).await.map_err(cannot)?;
     let config = configure(instance, &staged)?;
     let manifest = staged.inspection().manifest.clone();
     let library = staged.open().map_err(|error| cannot(reason(&error)))?;
@@ -174,10 +201,12 @@ pub async fn start(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generation
     }
 }
 
-async fn stage(instance: &Instance, path: &Path) -> Result<Staged, String> {
-    let path = path.to_owned();
+async fn stage(
+    instance: &Instance,
+    staging: impl FnOnce() -> Result<Staged, LoadError> + Send + 'static,
+) -> Result<Staged, String> {
     let pool = &instance.registry.host_pool;
-    let ticket = pool.submit(move || Library::stage(&path)).map_err(|full| full.to_string())?;
+    let ticket = pool.submit(staging).map_err(|full| full.to_string())?;
     let limit = Duration::from_millis(instance.limits().start_ms_max);
     let Ok(staged) = tokio::time::timeout(limit, ticket).await else {
         return Err(format!(

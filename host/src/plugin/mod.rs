@@ -26,6 +26,7 @@ pub mod permit;
 pub mod pool;
 pub mod quarantine;
 pub mod registry;
+pub mod restart;
 pub mod route;
 pub mod serve;
 pub mod session;

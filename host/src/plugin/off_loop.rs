@@ -34,6 +34,8 @@ pub struct OffLoop {
     pub stall: Duration,
     /// Panics that the plugin's hook has told of.
     pub panics: AtomicU64,
+    /// Calls into it that took longer than that.
+    pub stalls: AtomicU64,
     misuses: Misuses,
     id: InstanceId,
     posts: UnboundedSender<Post>,
@@ -58,6 +60,7 @@ impl OffLoop {
             name: name.to_owned(),
             stall: Duration::from_millis(limits.stall_ms),
             panics: 0.into(),
+            stalls: 0.into(),
             misuses: Misuses::default(),
             id,
             posts,

@@ -17,7 +17,6 @@ use crate::plugin::{
     lifecycle::{self, Refused, busy},
     off_loop::OffLoop,
     offer,
-    permit::Permit,
 };
 
 /// Why it is pinned, if what kept it has just ended.
@@ -169,10 +168,7 @@ fn cut(generation: &Rc<Generation>) {
     let threads = generation.threads.borrow().clone();
     threads.iter().for_each(|thread| thread.stop());
     generation.cut();
-    // Not borrowed while they go, for each takes itself out.
-    let permits: Vec<Rc<Permit>> =
-        generation.permits.borrow().iter().filter_map(|(_, it)| it.upgrade()).collect();
-    permits.iter().for_each(|permit| permit.revoke());
+    generation.revoke_permits();
     for (_, request) in generation.handles.all::<Request>() {
         request.abandon();
     }

@@ -69,25 +69,10 @@ pub async fn upgrade(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded
 async fn upgrade_in_turn(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded, Refused> {
     let old = running(instance)?;
     let new = lifecycle::start(instance, library).await?;
-    let switched = match take_over(&old, &new).await {
-        Ok(switched) => switched,
-        Err(Failed { reason, is_released }) => {
-            // Whatever the new one took, it is gone before the old one takes it back.
-            lifecycle::discard(&new).await;
-            let reason = if is_released { retake(&old, reason).await } else { reason };
-            return Err(Refused(format!(
-                "`{}` goes on with {}: {reason}",
-                instance.name, old.manifest.version
-            )));
-        }
-    };
-    let upgraded = Upgraded {
-        from: old.manifest.version.clone(),
-        to: new.manifest.version.clone(),
-        handed_over: switched.handed_over,
-        drained: u64::from(old.in_flight()),
-        pause_us: u64::try_from(switched.pause.as_micros()).unwrap_or(u64::MAX),
-    };
+    let replaced = replace(&old, &new, KeptState::Carried).await;
+    let upgraded = replaced.map_err(|reason| {
+        Refused(format!("`{}` goes on with {}: {reason}", instance.name, old.manifest.version))
+    })?;
     tracing::info!(
         instance = instance.name,
         from = upgraded.from,
@@ -98,7 +83,44 @@ async fn upgrade_in_turn(instance: &Rc<Instance>, library: &Path) -> Result<Upgr
         pause_us = upgraded.pause_us,
         "upgraded"
     );
-    let drain = Duration::from_millis(old.limits.drain_ms_max);
+    Ok(upgraded)
+}
+
+/// What becomes of the state that the old generation keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptState {
+    /// It goes over.
+    Carried,
+    /// The new one begins without it.
+    Dropped,
+}
+
+/// Has a generation that has started take the place of another, which drains and is unmapped in the background. Called in the
+/// instance's turn.
+///
+/// # Errors
+/// Why the old one goes on; the new one has been unloaded again.
+pub async fn replace(
+    old: &Rc<Generation>,
+    new: &Rc<Generation>,
+    kept: KeptState,
+) -> Result<Upgraded, String> {
+    let switched = match take_over(old, new, kept).await {
+        Ok(switched) => switched,
+        Err(Failed { reason, is_released }) => {
+            // Whatever the new one took, it is gone before the old one takes it back.
+            lifecycle::discard(new).await;
+            return Err(if is_released { retake(old, reason).await } else { reason });
+        }
+    };
+    let upgraded = Upgraded {
+        from: old.manifest.version.clone(),
+        to: new.manifest.version.clone(),
+        handed_over: switched.handed_over,
+        drained: u64::from(old.in_flight()),
+        pause_us: u64::try_from(switched.pause.as_micros()).unwrap_or(u64::MAX),
+    };
+    let (old, drain) = (old.clone(), Duration::from_millis(old.limits.drain_ms_max));
     tokio::task::spawn_local(async move { unload::retire(&old, drain).await });
     Ok(upgraded)
 }
@@ -124,10 +146,16 @@ struct Switched {
 }
 
 /// Everything between "the new one is ready" and "the new one serves".
-async fn take_over(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<Switched, Failed> {
+async fn take_over(
+    old: &Rc<Generation>,
+    new: &Rc<Generation>,
+    kept: KeptState,
+) -> Result<Switched, Failed> {
     let mut is_released = false;
     let taken = async {
-        readable(old, new)?;
+        if kept == KeptState::Carried {
+            readable(old, new)?;
+        }
         // Those before that still have sessions in a turn, which will go over as well.
         let generations = old.instance.generations();
         let draining = generations.iter().filter(|it| it.phase.get() == Phase::Draining);
@@ -138,7 +166,7 @@ async fn take_over(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<Switche
             bounded(new, "acquire", new.acquire()).await?;
         }
         let started = Instant::now();
-        let handed_over = switch(old, new)?;
+        let handed_over = switch(old, new, kept)?;
         Ok(Switched { pause: started.elapsed(), handed_over })
     };
     taken.await.map_err(|reason| Failed { reason, is_released })
@@ -154,13 +182,20 @@ async fn retake(old: &Rc<Generation>, reason: String) -> String {
 }
 
 /// The switch: one turn, in which no task of either generation is polled.
-fn switch(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<u64, String> {
-    let state = old.export_state()?;
+fn switch(old: &Rc<Generation>, new: &Rc<Generation>, kept: KeptState) -> Result<u64, String> {
+    let state = match kept {
+        KeptState::Carried => old.export_state()?,
+        KeptState::Dropped => Vec::new(),
+    };
     if !state.is_empty() {
         let version = old.manifest.state.as_ref().map_or(0, |state| state.writes);
         new.import_state(version, &state)?;
     }
-    let hand_over = HandOver::prepare(old, new)?;
+    let hand_over = match HandOver::prepare(old, new) {
+        // What was amiss with the state may be so with the sessions: they drain.
+        Err(_) if kept == KeptState::Dropped => HandOver::none(),
+        prepared => prepared?,
+    };
     lifecycle::activate(new, Some(old))?;
     old.phase.set(Phase::Draining);
     old.handed_over();

@@ -130,6 +130,8 @@ fn instances_text(instances: &[InstanceStatus], width: usize) -> String {
         "requests#",
         "heap#",
         "panics#",
+        "stalls#",
+        "restarts#",
         "serves",
         "reason",
     ];
@@ -155,6 +157,8 @@ fn instances_text(instances: &[InstanceStatus], width: usize) -> String {
             instance.requests.to_string(),
             bytes(instance.heap_bytes),
             instance.panics.to_string(),
+            instance.stalls.to_string(),
+            instance.restarts.to_string(),
             serves,
             instance.reason.clone().unwrap_or_default(),
         ]);

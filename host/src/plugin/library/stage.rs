@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -47,9 +47,37 @@ impl Staged {
     }
 }
 
+/// The copy that a library was opened from: the same bytes, whatever has become of its file since.
+#[derive(Debug)]
+pub struct Original {
+    pub(super) path: PathBuf,
+    pub(super) copy: OwnedFd,
+}
+
+impl Original {
+    /// The file that it was read from, which may have changed since.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// As [`Library::stage`]. Blocks; may run on any thread.
+    ///
+    /// # Errors
+    /// There is no memory or descriptor for another copy.
+    pub fn stage(&self) -> Result<Staged, LoadError> {
+        let copy = format!("/proc/self/fd/{}", self.copy.as_raw_fd());
+        stage_from(Path::new(&copy), &self.path)
+    }
+}
+
 pub(super) fn stage(path: &Path) -> Result<Staged, LoadError> {
+    stage_from(path, path)
+}
+
+/// Stages what is in the file `from`, as the library that `path` names.
+fn stage_from(from: &Path, path: &Path) -> Result<Staged, LoadError> {
     let bytes =
-        file::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        file::read(from).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let inspection =
         inspect(&bytes).map_err(|refusal| LoadError::Refused { path: path.to_owned(), refusal })?;
     let digest = Digest(Sha256::digest(&*bytes).into());
@@ -108,6 +136,22 @@ mod tests {
         let text = folder.path().join("text");
         std::fs::write(&text, "#!/bin/sh\n").unwrap();
         assert!(error(&text).contains("cannot load"));
+    }
+
+    #[test]
+    fn what_was_opened_can_be_staged_again_when_its_file_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("good.so");
+        std::fs::write(&path, crate::plugin::inspect::tests::good()).unwrap();
+        let library = stage(&path).unwrap().open().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let again = library.original().unwrap().stage().unwrap();
+        assert_eq!(again.digest(), library.digest());
+        let second = again.open().unwrap();
+        assert_eq!(second.path(), path);
+        assert_ne!(second.file(), library.file());
+        library.close().unwrap();
+        second.close().unwrap();
     }
 
     #[test]
