@@ -206,6 +206,45 @@ fn one_that_goes_on_is_quarantined_until_it_is_loaded_or_upgraded() {
 }
 
 #[test]
+fn nobody_answers_for_a_quarantined_extension_nor_passes_its_filters_by() {
+    let limits = "[plugin.limits]\npanics_per_hour_max = 1\nrestarts_per_hour_max = 0\n";
+    let server = Server::start(&format!(
+        "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n\
+         [[plugin]]\nname = \"unruly\"\nlibrary = \"unruly\"\nattach = \"web\"\n{limits}\
+         [[plugin]]\nname = \"site\"\nlibrary = \"chain\"\nattach = \"web\"\n[plugin.config]\nhandlers = [\"/\"]\n\
+         [[plugin]]\nname = \"guard\"\nlibrary = \"chain\"\nattach = \"web\"\n{limits}[plugin.config]\nfilters = [\"/in\"]\n"
+    ));
+    let mut client = Client::connect(server.address("web"));
+    let quarantined = |name: &str| {
+        wait_until(&format!("{name} to be quarantined"), PATIENCE, || {
+            server.plugin(name)[0]["state"] == "quarantined"
+        });
+    };
+    for _ in 0..1 + 1 {
+        // The second answer is the server's own.
+        assert_eq!(client.get("/unruly/same").text(), "did same\n");
+    }
+    for _ in 0..1 + 1 {
+        assert_eq!(client.get("/unruly/panic").status, 500);
+    }
+    quarantined("unruly");
+    assert_eq!(client.get("/unruly/same").status, 503);
+
+    assert_eq!(client.get("/in?guard=answer").text(), "guard answers\n");
+    for _ in 0..1 + 1 {
+        assert_eq!(client.get("/in?guard=panic").status, 500);
+    }
+    quarantined("guard");
+    assert_eq!(client.get("/in").status, 503);
+    assert_eq!(client.get("/out").text(), "site |/out -\n");
+    server.ctl(["load", "guard"]).succeeded();
+    assert_eq!(client.get("/in").text(), "site |/in guard\n");
+    // Taken away, it guards nothing: that is the operator's word.
+    server.ctl(["unload", "guard"]).succeeded();
+    assert_eq!(client.get("/in").text(), "site |/in -\n");
+}
+
+#[test]
 fn one_that_may_not_be_restarted_is_quarantined_at_once() {
     let mut host = Host::new("panics_per_hour_max = 1\nrestarts_per_hour_max = 0\n");
     host.panics("unruly", 1 + 1);
