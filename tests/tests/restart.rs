@@ -179,8 +179,8 @@ fn one_that_goes_on_is_quarantined_until_it_is_loaded_or_upgraded() {
 
     let loaded = host.monitor.json(["load", "unruly"]);
     assert_eq!(
-        (&loaded["state"], &loaded["generation"]),
-        (&"running".into(), &3.into()),
+        (&loaded["state"], &loaded["generation"], &loaded["restarts"]),
+        (&"running".into(), &3.into(), &0.into()),
         "{loaded}"
     );
     assert_eq!(host.server.address("unruly"), address);

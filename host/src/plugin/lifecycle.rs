@@ -98,6 +98,8 @@ async fn bring_up(
         discard(&generation).await;
         return Err(Refused(format!("cannot load `{}`: {reason}", spec.name)));
     }
+    // An older generation that is still pinned has kept the instance.
+    instance.health.take();
     instance.quota.set_max(quota_of(spec));
     instance.listen(&spec.listen, listeners).await;
     tracing::info!(

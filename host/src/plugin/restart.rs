@@ -86,7 +86,7 @@ enum Verdict {
 }
 
 impl Health {
-    /// How often the instance was restarted.
+    /// How often the instance was restarted since it was loaded.
     pub fn restarts(&self) -> u64 {
         self.restarts_total
     }
@@ -326,6 +326,7 @@ pub async fn revive(
     let new = begin_anew(&old, &spec).await.inspect_err(|_| {
         instance.spec.replace(before);
     })?;
+    instance.health.take();
     instance.quota.set_max(lifecycle::quota_of(&spec));
     instance.listen(&spec.listen, bound).await;
     tracing::info!(
