@@ -80,6 +80,10 @@ pub struct ListenError {
 /// How many connections may wait where nobody says otherwise.
 pub const BACKLOG_DEFAULT: u32 = 1024;
 
+/// How much the kernel takes ahead of what a peer has room for. Without a bound that is some megabytes, which cost a millisecond and the
+/// kernel's memory for each peer that reads slowly, or not at all; this is enough to keep a fast one busy between two turns.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// How long nothing is accepted after the system had no descriptor or memory for another connection.
 const PAUSE: Duration = Duration::from_millis(100);
 /// After so long with nothing in the way, what stood there is over; what comes then is another thing to be told.
@@ -260,8 +264,9 @@ fn bind(address: &Address, backlog: i32) -> io::Result<(Socket, Address, Option<
             if tcp.is_ipv6() {
                 socket.set_only_v6(true)?;
             }
-            // What is accepted inherits it.
+            // What is accepted inherits both.
             socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
             socket.bind(&(*tcp).into())?;
             socket.listen(backlog)?;
             let address = entry::from_system(&socket.local_addr()?);

@@ -262,6 +262,31 @@ fn all_who_wait_to_write_are_woken() {
     });
 }
 
+/// Megabytes for each peer that does not read were the kernel's memory, and a millisecond each of the loop's time.
+#[test]
+fn little_is_taken_for_a_peer_that_does_not_read() {
+    on_loop(async {
+        let connections = at_most(10);
+        let listener = listen(&any_port());
+        let peer =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        peer.set_recv_buffer_size(4096).unwrap();
+        peer.connect(&port_of(&listener).into()).unwrap();
+        let connection = accept(&listener, &connections).await;
+        let (piece, mut taken) = (vec![0; 16 * 1024], 0);
+        poll_fn(|cx| {
+            while let Poll::Ready(count) =
+                connection.poll_write_vectored(cx, &[IoSlice::new(&piece)], false)
+            {
+                taken += count.unwrap();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!((4096..=256 * 1024).contains(&taken), "{taken}");
+    });
+}
+
 #[test]
 fn the_end_of_input_is_no_hangup() {
     on_loop(async {
