@@ -79,6 +79,39 @@ fn a_large_answer_is_given_again_byte_for_byte() {
     }
 }
 
+/// What stood behind a request that takes its time was answered by whoever gives the answers, each time.
+#[test]
+fn an_answer_is_given_again_behind_a_request_that_waits() {
+    let probe = "[[plugin]]\nname = \"probe\"\nlibrary = \"http-probe\"\nattach = \"web\"\npath = \"/probe\"\n";
+    let server = server("1 h", probe);
+    let mut client = client(&server);
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+    let post = "POST /probe/count HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nGET /";
+    client.send(get("/text"));
+    assert_eq!(client.response().text(), "0123456789");
+    // Whoever asks for the file sees this one.
+    server.folder().write("site/text", "other");
+    let (text, waits) = (get("/text"), get("/probe/late?3"));
+    for requests in [
+        vec![&*waits, &text],
+        vec![&*waits, &text, &text, &waits, &text],
+        vec![post, &text],
+        vec![&*text, post, &text, &waits, post, &text],
+    ] {
+        client.send(requests.concat());
+        for request in requests {
+            let response = client.response();
+            let expected: &[u8] = match request {
+                request if request == text => b"0123456789",
+                request if request == post => b"5\n",
+                _ => &[0, 0, 0],
+            };
+            assert_eq!(response.body, expected, "{request}");
+        }
+    }
+    assert_eq!(client.get_with("/text", "Range: bytes=0-\r\n").text(), "other");
+}
+
 #[test]
 fn a_changed_file_is_seen_after_a_second() {
     let server = server("1 s", "");

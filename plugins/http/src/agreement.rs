@@ -27,6 +27,8 @@ const LIMITS: Limits =
 
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: next\r\n\r\n";
 
+const NEXT_BYTES: &str = "GET /bytes/5 HTTP/1.1\r\nHost: a\r\n\r\n";
+
 /// What requests are spoilt with.
 const BYTES: &[u8] =
     b"\r\n \t\0:;,/?#%*\\\"'@[]{}|^`~<>()=&+-._!$aAzZhHcC019\x7f\x80\xc3\xff\x0b\x0c\x1b";
@@ -587,6 +589,62 @@ fn pipelines_are_answered_in_order_and_whole() {
             assert!(found == expected, "{count} requests, cut at {cut}: {requests:#?}\n{found:?}");
             assert!(!conn.is_closed());
         }
+    }
+}
+
+#[test]
+fn a_pipeline_of_all_kinds_is_answered_the_same_wherever_it_is_cut() {
+    let site = Site::new("");
+    let requests = [
+        "GET /own/waits HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /bytes/7 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /own/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nGET /",
+        "HEAD /bytes/9 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /bytes/3 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        "\r\nGET /own/waits HTTP/1.2\r\nHost: a\r\n\r\n",
+        "POST /own/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nxyz\r\n0\r\n\r\n",
+        "GET /bytes/300 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /bytes/1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    ];
+    let expected = alone(&site, &requests);
+    let bytes = requests.concat();
+    for cut in 0..bytes.len() {
+        // Where it waits, time passes, which takes some here too.
+        for waits_between in [false, cut % 4 == 0] {
+            let mut conn = site.host.connect();
+            conn.send(&bytes[..cut]);
+            let mut received = Vec::new();
+            if waits_between {
+                site.host.advance(Duration::from_millis(5));
+                received = conn.read();
+            }
+            conn.send(&bytes[cut..]);
+            let found = (0..100).find_map(|_| {
+                received.extend(conn.read());
+                let found = Answer::all(&received, &requests);
+                site.host.advance(Duration::from_millis(1));
+                found
+            });
+            assert_eq!(found.as_ref(), Some(&expected), "cut at {cut}, {waits_between}");
+            assert!(!conn.is_closed());
+            conn.close();
+            site.host.run();
+        }
+    }
+}
+
+#[test]
+fn a_pipeline_is_answered_to_its_end_though_its_client_has_ended_its_half() {
+    let site = Site::new("");
+    let waits = "GET /own/waits HTTP/1.1\r\nHost: a\r\n\r\n";
+    for requests in [vec![waits; 3], vec![waits, NEXT_BYTES, waits, NEXT_BYTES]] {
+        let expected = alone(&site, &requests);
+        let mut conn = site.host.connect();
+        conn.send(requests.concat());
+        conn.shutdown();
+        assert_eq!(site.answers(&mut conn, &requests), expected);
+        site.host.advance(Duration::from_millis(1));
+        assert!(conn.is_ended() && !conn.is_reset(), "in good order");
     }
 }
 

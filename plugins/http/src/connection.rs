@@ -34,6 +34,9 @@ use crate::{
 /// again. No setting: it is as long as a packet is under way, and an operator who wants less has `drain_ms_max`.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
+/// After so many requests that went through hyper, and came one upon the other, the others have a turn.
+const REQUESTS_PER_TURN: u32 = 16;
+
 /// What is kept of a connection while it rests between two requests.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Resting {
@@ -155,7 +158,7 @@ fn rest(watch: &Watch, place: Place) -> Rest<Resting> {
     let until = idle_until(watch);
     let unread = watch.ahead.take();
     let carried = (!unread.is_empty())
-        .then(|| Box::new(Carried { unread: unread.into(), head_since: watch.head_since() }));
+        .then(|| Box::new(Carried { unread: unread.into_bytes(), head_since: watch.head_since() }));
     let (served, seat) = (watch.served_in_all(), place.leave());
     // Where it goes on, it has rested as long as it was idle.
     let since = if watch.server.is_moving() { watch.active_at.get() } else { Instant::now() };
@@ -169,6 +172,7 @@ fn rest(watch: &Watch, place: Place) -> Rest<Resting> {
 /// Serves the connection until it is to end, or to rest.
 async fn drive(watch: &Rc<Watch>, place: &Place) -> End {
     let mut alarm = Alarm::default();
+    let mut requests = 0_u32;
     loop {
         match front::serve(watch, place, &mut alarm).await {
             Next::End(end) => return end,
@@ -177,14 +181,32 @@ async fn drive(watch: &Rc<Watch>, place: &Place) -> End {
         watch.begin_hyper();
         // Boxed, for it is large, and most turns never come here.
         match Box::pin(drive_hyper(watch, place, &mut alarm)).await {
-            End::Rest if !watch.is_cold => {}
-            end => return end,
+            None => {}
+            Some(End::Rest) if !watch.is_cold => {}
+            Some(end) => return end,
+        }
+        requests += 1;
+        if requests.is_multiple_of(REQUESTS_PER_TURN) {
+            others_first().await;
         }
     }
 }
 
-/// Lets hyper work until the connection is to end, or has nothing in flight.
-async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> End {
+/// Ends this turn, and asks for another.
+async fn others_first() {
+    let mut is_first = true;
+    poll_fn(|context| {
+        if std::mem::take(&mut is_first) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Lets hyper work until the connection is to end, or has nothing in flight; `None` where the next request has come already.
+async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> Option<End> {
     let service = service_fn(|request| answer(request, watch.clone()));
     let connection = watch.server.http1.serve_connection(Io(watch.clone()), service);
     let mut connection = connection;
@@ -196,7 +218,7 @@ async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> End
         loop {
             let was_dirty = watch.dirty.get();
             if let Poll::Ready(result) = Pin::new(&mut connection).poll(context) {
-                return Poll::Ready(ended(watch, result));
+                return Poll::Ready(Some(ended(watch, result)));
             }
             if was_dirty && !watch.dirty.get() && watch.in_service.get() {
                 // hyper has a request that it could not answer before the last response was out, and has not noticed that it is.
@@ -205,35 +227,38 @@ async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> End
             let now = Instant::now();
             presence.note(watch, now);
             if let Some(end) = end_when_answered(watch) {
-                return Poll::Ready(end);
+                return Poll::Ready(Some(end));
             }
             if drain_leftover(watch, context) {
                 continue;
             }
             if watch.can_move() {
-                return Poll::Ready(End::Move);
+                return Poll::Ready(Some(End::Move));
+            }
+            if watch.served.get() > 0 && watch.has_next() {
+                return Poll::Ready(None);
             }
             if watch.served.get() > 0 && watch.can_rest() {
-                return Poll::Ready(End::Rest);
+                return Poll::Ready(Some(End::Rest));
             }
             if is_abandoned(watch, now, context) {
-                return Poll::Ready(End::Abort);
+                return Poll::Ready(Some(End::Abort));
             }
             match due(watch, alarm, now, context) {
                 None => return Poll::Pending,
-                Some(Deadline::CloseIdle) => return Poll::Ready(End::Idle),
-                Some(Deadline::Rest) => return Poll::Ready(End::Rest),
+                Some(Deadline::CloseIdle) => return Poll::Ready(Some(End::Idle)),
+                Some(Deadline::Rest) => return Poll::Ready(Some(End::Rest)),
                 Some(Deadline::RefuseHead) => {
-                    return Poll::Ready(End::Refuse(Refusal::HeadTimeout));
+                    return Poll::Ready(Some(End::Refuse(Refusal::HeadTimeout)));
                 }
-                Some(Deadline::CloseUnanswered) => return Poll::Ready(End::Done),
-                Some(Deadline::Abort) => return Poll::Ready(End::Abort),
+                Some(Deadline::CloseUnanswered) => return Poll::Ready(Some(End::Done)),
+                Some(Deadline::Abort) => return Poll::Ready(Some(End::Abort)),
                 Some(Deadline::RefuseBody) => watch.refuse_body(Refusal::BodyTimeout),
             }
         }
     });
     let end = end.await;
-    if matches!(end, End::Move) {
+    if matches!(end, Some(End::Move)) {
         // What hyper has read and not begun comes before what it has not read.
         watch.put_back(&connection.into_parts().read_buf);
     }
@@ -281,7 +306,7 @@ fn end_when_answered(watch: &Watch) -> Option<End> {
     if let Some(refused) = watch.refused.get() {
         return Some(if refused.in_body { End::Done } else { End::Refuse(refused.refusal) });
     }
-    watch.ended_at.get().map(|_| End::Done)
+    watch.ended_at.get().filter(|_| watch.ahead.borrow().is_empty()).map(|_| End::Done)
 }
 
 /// Reads what a handler left of a request's body, so that the connection can be used again, or lets go of it when that harms

@@ -145,41 +145,65 @@ impl Framing {
     ///
     /// # Errors
     /// What is refused, and how many of `bytes` may go on to hyper. Nothing may be judged after that.
+    #[allow(dead_code, reason = "for tests and fuzzing, which look at whole inputs")]
     pub(crate) fn judge(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        let mut at = 0;
         self.newer.clear();
+        let mut at = 0;
         while at < bytes.len() {
-            let rest = &bytes[at..];
-            match &mut self.state {
-                State::Head => match self.head(rest, at) {
-                    Ok(Some(used)) => at += used,
-                    Ok(None) => return Ok(()),
-                    Err(refusal) => {
-                        self.was_head = is_head(rest);
-                        return Err(Refused { at, refusal, in_body: false });
-                    }
-                },
-                State::Body(left) => {
-                    let used = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
-                    *left -= used as u64;
-                    at += used;
-                    if *left == 0 {
-                        self.state = State::Head;
-                    }
-                }
-                State::Chunked(chunked) => match chunked.judge(rest) {
-                    Ok(Some(used)) => {
-                        at += used;
-                        self.state = State::Head;
-                    }
-                    Ok(None) => return Ok(()),
-                    Err((used, refusal)) => {
-                        return Err(Refused { at: at + used, refusal, in_body: true });
-                    }
-                },
-            }
+            at = self.step(bytes, at)?;
         }
         Ok(())
+    }
+
+    /// As [`Framing::judge`], up to the end of the message that `bytes` begin or go on with. Answers how many of them those are.
+    ///
+    /// # Errors
+    /// As [`Framing::judge`].
+    pub(crate) fn judge_message(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
+        self.newer.clear();
+        let mut at = 0;
+        while at < bytes.len() {
+            at = self.step(bytes, at)?;
+            if self.is_between() {
+                break;
+            }
+        }
+        Ok(at)
+    }
+
+    /// A message has ended, and nothing has come after it.
+    pub(crate) fn is_between(&self) -> bool {
+        self.heads > 0 && !self.in_body() && self.carry.is_empty()
+    }
+
+    /// Judges a head, or a piece of a body, which begins at `at`. Answers where it ends.
+    fn step(&mut self, bytes: &[u8], at: usize) -> Result<usize, Refused> {
+        let rest = &bytes[at..];
+        match &mut self.state {
+            State::Head => match self.head(rest, at) {
+                Ok(used) => Ok(used.map_or(bytes.len(), |used| at + used)),
+                Err(refusal) => {
+                    self.was_head = is_head(rest);
+                    Err(Refused { at, refusal, in_body: false })
+                }
+            },
+            State::Body(left) => {
+                let used = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                *left -= used as u64;
+                if *left == 0 {
+                    self.state = State::Head;
+                }
+                Ok(at + used)
+            }
+            State::Chunked(chunked) => match chunked.judge(rest) {
+                Ok(Some(used)) => {
+                    self.state = State::Head;
+                    Ok(at + used)
+                }
+                Ok(None) => Ok(bytes.len()),
+                Err((used, refusal)) => Err(Refused { at: at + used, refusal, in_body: true }),
+            },
+        }
     }
 
     /// How many of `bytes`, which begin at `at`, the head that they go on with takes, if it ends in them.

@@ -32,10 +32,9 @@ impl Read for Io {
             watch.read_blocked.set(false);
             return Poll::Pending;
         }
-        let is_over = watch.served.get() > 0 && watch.is_idle() && watch.is_caught_up();
-        if is_over && !watch.server.is_draining() {
-            // What comes next is not hyper's, but the front's, or brings the connection's next turn. While the server drains, hyper
-            // stays, for the last request.
+        if watch.framing.borrow().is_between() && !watch.server.is_draining() {
+            // It has the request that it was made for. What comes next is not hyper's, but the front's, or brings the connection's
+            // next turn. While the server drains, hyper stays, for the last request.
             watch.read_blocked.set(true);
             return Poll::Pending;
         }
@@ -115,11 +114,8 @@ pub(crate) fn poll_read(
     context: &mut Context<'_>,
     bytes: &mut [u8],
 ) -> Poll<io::Result<usize>> {
-    let mut ahead = watch.ahead.borrow_mut();
-    if !ahead.is_empty() {
-        let count = ahead.len().min(bytes.len());
-        bytes[..count].copy_from_slice(&ahead[..count]);
-        ahead.drain(..count);
+    let count = watch.ahead.borrow_mut().take(bytes);
+    if count > 0 {
         return Poll::Ready(Ok(count));
     }
     match watch.ended_at.get() {
@@ -157,12 +153,12 @@ fn is_gated(watch: &Watch) -> bool {
         && !watch.framing.borrow().in_head()
 }
 
-/// How many of the bytes may go on to hyper.
+/// How many of the bytes may go on to hyper. The others are put back if they come after its request.
 fn judge(watch: &Watch, bytes: &mut [u8]) -> usize {
     let mut framing = watch.framing.borrow_mut();
     let was_in_head = framing.in_head();
     let begun = watch.head_begun.take();
-    let judged = framing.judge(bytes);
+    let judged = framing.judge_message(bytes);
     framing.newer_versions().iter().for_each(|at| bytes[*at] = b'1');
     // Times matter only for what is not whole; the usual request comes and goes in one piece.
     if framing.in_head() || framing.in_body() {
@@ -173,7 +169,10 @@ fn judge(watch: &Watch, bytes: &mut [u8]) -> usize {
         }
     }
     match judged {
-        Ok(()) => bytes.len(),
+        Ok(used) => {
+            watch.put_back(&bytes[used..]);
+            used
+        }
         Err(refused) => {
             watch.refused.set(Some(refused));
             refused.at

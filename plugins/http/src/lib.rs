@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod agreement;
+mod ahead;
 mod alarm;
 mod cache;
 mod chunked;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Bytes that are read at once.
-const READ_BYTES: usize = 64 * 1024;
+pub(crate) const READ_BYTES: usize = 64 * 1024;
 
 /// The build's name, for tests that alternate builds.
 const BUILD: &str = build_id!();

@@ -14,10 +14,11 @@ use hyper::body::Incoming;
 use medusa_plugin_api::{Connection, ConnectionInfo, File, Instant, Result, server::Report};
 
 use crate::{
+    ahead::Ahead,
     framing::{Framing, Refused},
     front::Asked,
     refusal::Refusal,
-    server::Server,
+    server::{READ_BYTES, Server},
 };
 
 /// How much is read while a handler thinks or a response is silent.
@@ -74,8 +75,8 @@ pub(crate) struct Watch {
     pub(crate) head_begun: Cell<Option<Instant>>,
     /// When a body last got on, or output began to wait.
     pub(crate) moved_at: Cell<Instant>,
-    /// Input that came while hyper was not reading, for hyper to read.
-    pub(crate) ahead: RefCell<Vec<u8>>,
+    /// Input that came while hyper was not reading, or behind its request.
+    pub(crate) ahead: RefCell<Ahead>,
     /// When the client was seen to have ended its half, or to have gone.
     pub(crate) ended_at: Cell<Option<Instant>>,
     pub(crate) leftover: RefCell<Option<Leftover>>,
@@ -193,14 +194,26 @@ impl Watch {
 
     /// Nothing is in flight, and nothing that has come is unserved: the connection could rest.
     pub(crate) fn can_rest(&self) -> bool {
-        self.is_idle()
-            && self.is_caught_up()
+        self.is_free()
+            && self.ahead.borrow().is_empty()
             && self.read_blocked.get()
+            && self.ended_at.get().is_none()
+            && !self.server.is_draining()
+    }
+
+    /// Nothing is in flight, and the next request has come, or some of it.
+    pub(crate) fn has_next(&self) -> bool {
+        self.is_free() && !self.ahead.borrow().is_empty()
+    }
+
+    /// Nothing is in flight, here or in hyper, and nothing stands in the way of another request.
+    fn is_free(&self) -> bool {
+        self.is_idle()
+            && self.is_answered()
+            && self.is_between()
             && !self.due.get()
             && self.refused.get().is_none()
-            && self.ended_at.get().is_none()
             && self.leftover.borrow().is_none()
-            && !self.server.is_draining()
     }
 
     /// Nothing is in flight, and another generation has taken over: the connection goes there, with what has come and was not served.
@@ -234,7 +247,7 @@ impl Watch {
 
     /// Gives bytes back that were read, and are somebody else's to read.
     pub(crate) fn put_back(&self, bytes: &[u8]) {
-        self.ahead.borrow_mut().splice(0..0, bytes.iter().copied());
+        self.ahead.borrow_mut().put_back(bytes);
     }
 
     /// Takes the connection out, to rest.
@@ -260,15 +273,15 @@ impl Watch {
     }
 
     /// While a handler thinks or a response is on its way, hyper does not read. This does, so that the end of input is seen;
-    /// whatever else comes is kept for hyper.
+    /// whatever else comes is kept for whoever reads next.
     pub(crate) fn poll_ahead(&self, context: &mut Context<'_>, now: Instant) {
         let mut ahead = self.ahead.borrow_mut();
-        if self.ended_at.get().is_some() || !ahead.is_empty() {
+        if self.ended_at.get().is_some() || ahead.len() >= READ_BYTES {
             return;
         }
         let mut bytes = [0; AHEAD_BYTES];
         match self.poll_read(context, &mut bytes) {
-            Poll::Ready(Ok(count)) if count > 0 => ahead.extend_from_slice(&bytes[..count]),
+            Poll::Ready(Ok(count)) if count > 0 => ahead.push(&bytes[..count]),
             Poll::Ready(_) => self.ended_at.set(Some(now)),
             Poll::Pending => {}
         }
@@ -315,9 +328,13 @@ impl Watch {
 
     /// All that has come is requests that were served: no further one, and no part of one.
     pub(crate) fn is_caught_up(&self) -> bool {
+        self.is_answered() && self.is_between() && self.ahead.borrow().is_empty()
+    }
+
+    /// Of the next head nothing has gone on to hyper.
+    fn is_between(&self) -> bool {
         let framing = self.framing.borrow();
-        let is_between = !framing.in_head() && !framing.in_line();
-        self.is_answered() && is_between && self.ahead.borrow().is_empty()
+        !framing.in_head() && !framing.in_line()
     }
 
     /// The response in the making is the last one on this connection.
