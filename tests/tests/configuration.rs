@@ -1,9 +1,15 @@
 //! The configuration as an operator meets it: what is refused before it is loaded, and what settings mean.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use medusa_tests::{Client, Folder, Server, wait_until};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::Signal,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -25,6 +31,23 @@ fn a_pipe_in_the_place_of_a_library_stops_nobody() {
     server.ctl(["load", "b", "--library", pipe]).refused("not a regular file");
     server.folder().medusa(["check", "--config", "medusa.toml"], "").refused("medusa.toml:3");
     server.folder().medusa(["plugin", "inspect", "pipe.so"], "").refused("not a regular file");
+    server.ctl(["status"]).succeeded();
+}
+
+/// The same went for the configuration itself.
+#[test]
+fn a_pipe_in_the_place_of_the_configuration_stops_nobody() {
+    let server = Server::start("");
+    let folder = server.folder();
+    mknodat(CWD, folder.path("pipe.toml"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    for command in ["check", "serve"] {
+        folder.medusa([command, "--config", "pipe.toml"], "").refused("not a regular file");
+    }
+    folder.medusa(["check", "--config", "."], "").refused("not a regular file");
+    fs::rename(folder.path("pipe.toml"), folder.path("medusa.toml")).unwrap();
+    server.ctl(["config", "check"]).refused("not a regular file");
+    server.signal(Signal::HUP);
+    server.wait_for_log("not a regular file");
     server.ctl(["status"]).succeeded();
 }
 

@@ -20,6 +20,9 @@ mod section;
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    io::Read as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     rc::Rc,
 };
@@ -169,13 +172,22 @@ fn read(path: &Path) -> Result<Rc<Source>, Diagnostics> {
             "name the file with --config FILE",
         )
     };
-    let size = std::fs::metadata(path).map_err(cannot)?.len();
+    // A pipe would be waited for, on the loop.
+    let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(cannot)?;
+    let metadata = file.metadata().map_err(cannot)?;
+    if !metadata.is_file() {
+        let message = "cannot read the configuration: it is not a regular file".to_owned();
+        return Err(refuse(message, "write it to a file, and name that with --config FILE"));
+    }
+    let size = metadata.len();
     if size > FILE_BYTES_MAX {
         let message =
             format!("the configuration has {size} bytes, at most {FILE_BYTES_MAX} are read");
         return Err(refuse(message, "is this the right file?"));
     }
-    let text = std::fs::read(path).map_err(cannot)?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(cannot)?;
     let text = String::from_utf8(text).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
             .iter()
