@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     heap::Heap,
     host::{self, bytes_of, fail, write_sink},
-    http::{clear_permits, clear_streams},
+    http::{clear_permits, clear_streams, clear_switches},
     late, log, panic,
     plugin::{Exclusive, Step, plugin},
     registrar::Registrar,
@@ -208,6 +208,7 @@ unsafe extern "C" fn stop() -> Code {
         late::drop_now();
         clear_streams();
         clear_permits();
+        clear_switches();
         Ok(())
     });
     catch(panic::uninstall);

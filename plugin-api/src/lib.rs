@@ -128,7 +128,7 @@ pub use self::{
     register::Registration,
     registrar::Registrar,
     service::{Call, Replies, call, call_within},
-    session::{Flow, IntoFlow, Wake},
+    session::{Flow, IntoFlow, Sessions, Wake},
     spawn::{JoinError, JoinHandle, spawn, spawn_named},
     state::OldState,
     time::{Elapsed, Instant, Interval, Sleep, interval, sleep, sleep_until, timeout},
@@ -138,8 +138,8 @@ pub use self::{
 pub mod prelude {
     pub use crate::{
         Arguments, Body, Bytes, Config, Connection, Error, Flow, Instant, Next, Registrar, Request,
-        Response, ResponseExt, Result, Route, Size, StatusCode, Wake, export_plugin, sleep, spawn,
-        timeout,
+        Response, ResponseExt, Result, Route, Sessions, Size, StatusCode, Wake, export_plugin,
+        sleep, spawn, timeout,
         tracing::{self, debug, error, info, trace, warn},
     };
 }

@@ -17,7 +17,7 @@ use crate::{
     register::{self, Registration},
     serve,
     service::Replies,
-    session::{self, IntoFlow, Wake},
+    session::{self, IntoFlow, Sessions, Wake},
     spawn::spawn_named,
     state::{Kept, OldState},
     time::{Instant, interval},
@@ -56,37 +56,40 @@ impl Registrar {
     /// Serves connections by sessions: `turn` is called when there is something to do, and parks the connection with its
     /// state or closes it. While parked, a connection costs no task, and is handed over when the plugin is upgraded, with
     /// its state as CBOR (unknown fields are ignored, so give new ones a default). A new connection begins with
-    /// `S::default()`.
-    pub fn session<S, F, R>(&mut self, turn: F)
+    /// `S::default()`; the answer makes sessions of connections that the plugin has by other means.
+    pub fn session<S, F, R>(&mut self, turn: F) -> Sessions<S>
     where
         S: Serialize + DeserializeOwned + Default + 'static,
         F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
         R: IntoFlow<S> + 'static,
     {
-        self.record(move || session::add_session(turn, false));
+        self.add_session(turn, false)
     }
 
     /// As [`session`](Registrar::session), with the version of the state's shape, which is the one that
     /// `export_plugin!(…, state = 2, reads = [1, 2])` says is written, and a function that reads what other versions kept.
-    pub fn session_with<S, F, R, M>(&mut self, version: u32, migrate: M, turn: F)
+    pub fn session_with<S, F, R, M>(&mut self, version: u32, migrate: M, turn: F) -> Sessions<S>
     where
         S: Serialize + DeserializeOwned + Default + 'static,
         F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
         R: IntoFlow<S> + 'static,
         M: Fn(u32, OldState) -> Result<S> + 'static,
     {
-        self.record(move || session::add_migrating_session(turn, version, Box::new(migrate)));
+        let (sessions, migrate) = (Sessions::new(), Box::new(migrate));
+        let registered = sessions.clone();
+        self.record(move || session::add_migrating_session(turn, (version, migrate), registered));
+        sessions
     }
 
     /// As [`session`](Registrar::session), and each park gives the host a record of the state, so that the session can outlive a
     /// crash. No host keeps the records yet: with this one, such a session lives as long as another, and costs a little more.
-    pub fn durable_session<S, F, R>(&mut self, turn: F)
+    pub fn durable_session<S, F, R>(&mut self, turn: F) -> Sessions<S>
     where
         S: Serialize + DeserializeOwned + Default + 'static,
         F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
         R: IntoFlow<S> + 'static,
     {
-        self.record(move || session::add_session(turn, true));
+        self.add_session(turn, true)
     }
 
     /// Answers requests for `path` and what is beneath it. [`Response::pass`](crate::ResponseExt::pass) hands a
@@ -294,6 +297,18 @@ impl Registrar {
             }),
         };
         self.plugin.exclusive.borrow_mut().push(Rc::new(exclusive));
+    }
+
+    fn add_session<S, F, R>(&mut self, turn: F, durable: bool) -> Sessions<S>
+    where
+        S: Serialize + DeserializeOwned + Default + 'static,
+        F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
+        R: IntoFlow<S> + 'static,
+    {
+        let sessions = Sessions::new();
+        let registered = sessions.clone();
+        self.record(move || session::add_session(turn, durable, registered));
+        sessions
     }
 
     fn keep<T>(

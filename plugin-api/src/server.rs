@@ -32,8 +32,8 @@ use medusa_abi::{
     data::{Handle, NO_HANDLE, Slice},
     http::{
         BODY_BYTES, BODY_EMPTY, BODY_FILE, BodySource, ENDED_ABORTED, ENDED_COMPLETE, ENDED_FAILED,
-        ExchangeRecord, Field, HeadSink, LENGTH_UNKNOWN, REQUEST_TAKES_FILES, RequestHead,
-        ResponseHead,
+        ExchangeRecord, Field, HeadSink, LENGTH_UNKNOWN, REQUEST_TAKES_FILES,
+        REQUEST_TAKES_UPGRADE, RequestHead, ResponseHead,
     },
     net::SocketAddress,
 };
@@ -85,6 +85,9 @@ pub struct Head<'a, F> {
     pub fields: F,
     /// 10 and 11 for HTTP/1.0 and 1.1, 20 for HTTP/2.
     pub version: u32,
+    /// The client asks for another protocol (RFC 9110 section 7.8), and the server lets go of the connection if it is answered 101, by
+    /// [`ServerBody::hand_over`].
+    pub takes_switch: bool,
     /// The client's address; `None` for a Unix socket.
     pub remote: Option<SocketAddr>,
     /// The address that the client connected to.
@@ -177,6 +180,7 @@ impl<'a, F> Head<'a, F> {
             query: None,
             fields,
             version: 11,
+            takes_switch: false,
             remote: None,
             local: None,
             connection: 0,
@@ -381,7 +385,7 @@ where
     let fields: fields::FieldList =
         head.fields.by_ref().map(|(name, value)| fields::field(name, value)).collect();
     let mut abi_head = abi_head(&head, &fields, 0);
-    abi_head.flags = REQUEST_TAKES_FILES;
+    abi_head.flags |= REQUEST_TAKES_FILES;
     let mut taking = Taking { write: Some(&mut write), ..Taking::default() };
     let host = host();
     // SAFETY: The head and all that it points at live during the call, and so does the sink's data.
@@ -527,6 +531,30 @@ impl ServerBody {
     pub fn end(mut self, ended: Ended, bytes: u64) {
         self.ended = ended;
         self.bytes = bytes;
+    }
+}
+
+impl ServerBody {
+    /// After 101 was sent: the connection is from now on that of whoever answered so, with `unread`, what was read of it behind the
+    /// request. The exchange has ended then.
+    ///
+    /// # Errors
+    /// When nobody answered 101, or whoever did is gone; the connection is closed.
+    pub fn hand_over(mut self, conn: Connection, unread: &[u8]) -> Result<()> {
+        let Some(exchange) = self.exchange else {
+            return Err(Error::new("the exchange has ended"));
+        };
+        let host = host();
+        let connection = conn.handle();
+        // SAFETY: Numbers, and bytes that are borrowed for the call.
+        let code = unsafe {
+            let unread = Slice::new(unread);
+            (host.http.exchange_hand_over)(host.instance, exchange, connection, unread)
+        };
+        Error::check(code, "cannot hand the connection over")?;
+        conn.into_raw();
+        self.ended = Ended::Complete;
+        Ok(())
     }
 }
 
@@ -679,7 +707,7 @@ fn abi_head<F>(head: &Head<'_, F>, fields: &[Field], body_length: u64) -> Reques
         fields: fields.as_ptr(),
         field_count: fields.len(),
         version: head.version,
-        flags: 0,
+        flags: if head.takes_switch { REQUEST_TAKES_UPGRADE } else { 0 },
         body_length,
         mount_length: 0,
         remote: head.remote.map_or(SocketAddress::NONE, address::to_abi),

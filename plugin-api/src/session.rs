@@ -3,7 +3,7 @@
 // Implements the hooks of a session.
 #![allow(unsafe_code)]
 
-use std::{cell::RefCell, collections::BTreeMap, ffi::c_void, marker::PhantomData, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, ffi::c_void, fmt, marker::PhantomData, rc::Rc};
 
 use medusa_abi::{
     code::{self, Code},
@@ -28,6 +28,41 @@ use crate::{
     task::into_task,
     time::Instant,
 };
+
+/// The plugin's sessions, as [`Registrar::session`](crate::Registrar::session) gives them: connections that came in by other ways can
+/// become sessions too. A clone is the same.
+pub struct Sessions<S>(Rc<Parked<S>>);
+
+/// The states of parked sessions, by their connections' handles.
+type Parked<S> = RefCell<BTreeMap<Handle, S>>;
+
+impl<S: 'static> Sessions<S> {
+    pub(crate) fn new() -> Sessions<S> {
+        Sessions(Rc::default())
+    }
+
+    /// Makes a session of a connection that the plugin has accepted or made itself, or that was switched from HTTP
+    /// ([`Response::switching`](crate::ResponseExt::switching)): it rests with `state` until there is something to read, or until the
+    /// deadline, and has its turns as others do.
+    ///
+    /// # Errors
+    /// When the host has closed the connection, or the plugin serves no sessions any more.
+    pub fn adopt(&self, conn: Connection, state: S, deadline: Option<Instant>) -> Result<()> {
+        park(&self.0, conn, state, deadline, None, 0)
+    }
+}
+
+impl<S> Clone for Sessions<S> {
+    fn clone(&self) -> Sessions<S> {
+        Sessions(self.0.clone())
+    }
+}
+
+impl<S> fmt::Debug for Sessions<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sessions({} at rest)", self.0.borrow().len())
+    }
+}
 
 /// Why a session has a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +120,37 @@ pub enum Rest<S> {
     Close,
 }
 
+/// Has a connection rest with `state`.
+fn park<S>(
+    parked: &Parked<S>,
+    conn: Connection,
+    state: S,
+    deadline: Option<Instant>,
+    record: Option<&[u8]>,
+    flags: u32,
+) -> Result<()> {
+    let handle = conn.handle();
+    parked.borrow_mut().insert(handle, state);
+    // A deadline of 0 is none; one at the clock's very beginning has passed all the same.
+    let spec = ParkSpec {
+        deadline_ns: deadline.map_or(0, |deadline| deadline.as_ns().max(1)),
+        record: record.map_or(Slice::NONE, Slice::new),
+        record_version: 0,
+        flags,
+        spare: [0; 4],
+    };
+    let host = host();
+    // SAFETY: The spec and its record are borrowed for the call.
+    let code = unsafe { (host.net.conn_park)(host.instance, handle, &spec) };
+    if code < 0 {
+        let state = parked.borrow_mut().remove(&handle);
+        drop(state);
+        return Err(Error::from(io_error(code)).context("cannot park the connection"));
+    }
+    conn.into_raw();
+    Ok(())
+}
+
 /// How a session has its turns.
 pub(crate) trait Turns<S>: 'static {
     async fn take(&self, conn: Connection, state: S, wake: Wake) -> Result<Rest<S>>;
@@ -119,27 +185,31 @@ where
 }
 
 /// Registers sessions. `durable`: each park writes the state's record into the host's keeping.
-pub(crate) fn add_session<S, F, R>(turn: F, durable: bool) -> Result<Registration>
-where
-    S: Serialize + DeserializeOwned + Default + 'static,
-    F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
-    R: IntoFlow<S> + 'static,
-{
-    add(Lent(turn, PhantomData), durable, None)
-}
-
-/// Registers sessions whose records of other versions than `version` are read by `migrate`.
-pub(crate) fn add_migrating_session<S, F, R>(
+pub(crate) fn add_session<S, F, R>(
     turn: F,
-    version: u32,
-    migrate: Migrate<S>,
+    durable: bool,
+    sessions: Sessions<S>,
 ) -> Result<Registration>
 where
     S: Serialize + DeserializeOwned + Default + 'static,
     F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
     R: IntoFlow<S> + 'static,
 {
-    add(Lent(turn, PhantomData), false, Some((version, migrate)))
+    add(Lent(turn, PhantomData), durable, sessions, None)
+}
+
+/// As [`add_session`], with a version of records, and what reads those of others.
+pub(crate) fn add_migrating_session<S, F, R>(
+    turn: F,
+    migrate: (u32, Migrate<S>),
+    sessions: Sessions<S>,
+) -> Result<Registration>
+where
+    S: Serialize + DeserializeOwned + Default + 'static,
+    F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
+    R: IntoFlow<S> + 'static,
+{
+    add(Lent(turn, PhantomData), false, sessions, Some(migrate))
 }
 
 /// Registers sessions whose turns own their connections.
@@ -148,17 +218,22 @@ where
     S: Serialize + DeserializeOwned + Default + 'static,
     F: AsyncFn(Connection, S, Wake) -> Result<Rest<S>> + 'static,
 {
-    add(Owning(turn), false, None)
+    add(Owning(turn), false, Sessions::new(), None)
 }
 
-fn add<S, T>(turns: T, durable: bool, migrate: Option<(u32, Migrate<S>)>) -> Result<Registration>
+fn add<S, T>(
+    turns: T,
+    durable: bool,
+    sessions: Sessions<S>,
+    migrate: Option<(u32, Migrate<S>)>,
+) -> Result<Registration>
 where
     S: Serialize + DeserializeOwned + Default + 'static,
     T: Turns<S>,
 {
-    let sessions = Sessions::<S, T> { turns, durable, migrate, parked: RefCell::default() };
+    let sessions = Turning::<S, T> { turns, durable, migrate, parked: sessions.0 };
     let data = Rc::into_raw(Rc::new(sessions));
-    let hooks = Table::new(&Sessions::<S, T>::HOOKS);
+    let hooks = Table::new(&Turning::<S, T>::HOOKS);
     let session = Session { data: data.cast_mut().cast(), hooks };
     let host = host();
     // SAFETY: The session's data is what its hooks expect.
@@ -171,16 +246,16 @@ where
     Ok(Registration::new(Owned::new(handle as Handle)))
 }
 
-struct Sessions<S, T> {
+/// The sessions of a plugin as the host calls them.
+struct Turning<S, T> {
     turns: T,
     durable: bool,
     /// The version that records are written in, and what reads others.
     migrate: Option<(u32, Migrate<S>)>,
-    /// The states of parked sessions, by their connections' handles.
-    parked: RefCell<BTreeMap<Handle, S>>,
+    parked: Rc<Parked<S>>,
 }
 
-impl<S, T> Sessions<S, T>
+impl<S, T> Turning<S, T>
 where
     S: Serialize + DeserializeOwned + Default + 'static,
     T: Turns<S>,
@@ -212,26 +287,7 @@ where
         flags: u32,
     ) -> Result<()> {
         let record = if self.durable { Some(to_cbor(&state)?) } else { None };
-        let handle = conn.handle();
-        self.parked.borrow_mut().insert(handle, state);
-        // A deadline of 0 is none; one at the clock's very beginning has passed all the same.
-        let spec = ParkSpec {
-            deadline_ns: deadline.map_or(0, |deadline| deadline.as_ns().max(1)),
-            record: record.as_deref().map_or(Slice::NONE, Slice::new),
-            record_version: 0,
-            flags,
-            spare: [0; 4],
-        };
-        let host = host();
-        // SAFETY: The spec and its record are borrowed for the call.
-        let code = unsafe { (host.net.conn_park)(host.instance, handle, &spec) };
-        if code < 0 {
-            let state = self.parked.borrow_mut().remove(&handle);
-            drop(state);
-            return Err(Error::from(io_error(code)).context("cannot park the connection"));
-        }
-        conn.into_raw();
-        Ok(())
+        park(&self.parked, conn, state, deadline, record.as_deref(), flags)
     }
 
     unsafe extern "C" fn turn(

@@ -16,6 +16,7 @@ use std::{
 use medusa_abi::{
     code::{self, Code},
     data::{Handle, Slice},
+    task::Task,
 };
 
 use crate::{
@@ -50,15 +51,29 @@ where
         *slot.borrow_mut() = Some(value);
         code::READY
     });
+    let task = spawn_raw(name, task).inspect_err(|code| {
+        tracing::error!("cannot spawn a task: {}", io_error(*code));
+    });
+    JoinHandle { task, output }
+}
+
+/// Runs a future whose code the host hears: it logs a failure as it does that of a connection.
+pub(crate) fn spawn_task(
+    name: &str,
+    future: impl Future<Output = Code> + 'static,
+) -> Result<(), Code> {
+    spawn_raw(name, into_task(future)).map(drop)
+}
+
+fn spawn_raw(name: &str, task: Task) -> Result<Owned, Code> {
     let host = host();
     // SAFETY: The task is one of ours, the name is borrowed for the call.
     let code = unsafe { (host.work.task_spawn)(host.instance, task, Slice::new(name.as_bytes())) };
     if code <= 0 {
         drop_task(task);
-        tracing::error!("cannot spawn a task: {}", io_error(code));
-        return JoinHandle { task: Err(code), output };
+        return Err(code);
     }
-    JoinHandle { task: Ok(Owned::new(code as Handle)), output }
+    Ok(Owned::new(code as Handle))
 }
 
 /// Waits for a task, or stops it.

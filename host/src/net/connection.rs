@@ -27,7 +27,7 @@ use crate::{
     net::{
         address::{Address, to_abi},
         closing,
-        connections::{Owner, State},
+        connections::{Owner, Seat, State},
         entry::{End, Entry, Warming},
         listener::is_shortage,
         lot::{Attendant, Lot},
@@ -80,7 +80,7 @@ impl Connection {
             remote: to_abi(&self.remote()),
             local: to_abi(self.local()),
             id: self.id(),
-            listener: self.entry.listener,
+            listener: self.entry.listener.get(),
             flags: 0,
             spare: [0; 4],
         }
@@ -137,6 +137,22 @@ impl Connection {
         self.entry.owner.replace(owner);
     }
 
+    /// Passes it to another instance, as one that came in by none of its addresses: it takes `seat` there, and gives up the one that it
+    /// has. Nobody who waits on it is woken any more. Who reads it next gets `unread` first.
+    pub fn pass_on(&self, owner: Rc<Owner>, seat: Seat, unread: &[u8]) {
+        self.entry.forget_wakers();
+        self.entry.place.move_to(seat);
+        self.entry.listener.set(NO_LISTENER);
+        self.entry.unread.put_back(unread);
+        self.set_owner(owner);
+    }
+
+    /// Whether there are bytes to be read that are not the system's any more, so that it tells nobody of them.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        !self.entry.unread.is_empty()
+    }
+
     /// Whether an operator ended it.
     #[must_use]
     pub fn is_killed(&self) -> bool {
@@ -153,6 +169,11 @@ impl Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
         self.entry.check()?;
+        // They were counted when they came.
+        let count = self.entry.unread.read(buffer);
+        if count > 0 {
+            return Poll::Ready(Ok(count));
+        }
         let read = |socket: BorrowedFd<'_>| transfer::receive_into(socket, buffer);
         let count = match self.entry.at_rest(read) {
             Some(result) => result?,
@@ -172,6 +193,9 @@ impl Connection {
     /// As [`Connection::poll_read`].
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.entry.check()?;
+        if self.has_unread() {
+            return Poll::Ready(Ok(()));
+        }
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         self.entry.enter_reactor()?;
         let stream = self.entry.stream();

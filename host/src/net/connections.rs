@@ -36,15 +36,18 @@ pub struct Quota {
 pub struct Waiting(RefCell<Option<Waker>>);
 
 /// Room for one connection, in the host's quota and in an instance's. Dropping it gives it back.
-#[derive(Debug)]
 pub struct Place {
     table: Rc<Table>,
-    quota: Rc<Quota>,
+    seat: Cell<Option<Seat>>,
     /// In the table; [`NO_SLOT`] while it shows nothing.
     slot: Cell<u32>,
 }
 
 const NO_SLOT: u32 = u32::MAX;
+
+/// Room for one connection in an instance's quota alone. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Seat(Rc<Quota>);
 
 /// Which generation of which instance serves a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,14 +182,11 @@ impl Connections {
     /// # Errors
     /// The host or the instance has as many connections as it may.
     pub fn place(&self, quota: &Rc<Quota>) -> Result<Place, QuotaFull> {
-        for quota in [&self.0.quota, quota] {
-            if quota.is_full() {
-                return Err(QuotaFull { name: quota.name, max: quota.max.get() });
-            }
-        }
+        self.0.quota.room()?;
+        let seat = quota.seat()?;
         self.0.quota.used.set(self.0.quota.used.get() + 1);
-        quota.used.set(quota.used.get() + 1);
-        Ok(Place { table: self.0.clone(), quota: quota.clone(), slot: Cell::new(NO_SLOT) })
+        let (table, seat) = (self.0.clone(), Cell::new(Some(seat)));
+        Ok(Place { table, seat, slot: Cell::new(NO_SLOT) })
     }
 
     /// As [`Connections::place`], and waits for room; `waiting` is the caller's own.
@@ -239,7 +239,7 @@ impl Connections {
     pub fn each_owner(&self, mut tell: impl FnMut(&Owner, u32)) {
         for (_, entry) in self.0.entries.borrow().iter() {
             if let Some(entry) = entry.upgrade() {
-                tell(&entry.owner.borrow(), entry.listener);
+                tell(&entry.owner.borrow(), entry.listener.get());
             }
         }
     }
@@ -328,6 +328,23 @@ impl Quota {
         self.wake();
     }
 
+    /// Room for one connection that has its room in the host's quota already.
+    ///
+    /// # Errors
+    /// There are as many as there may be.
+    pub fn seat(self: &Rc<Self>) -> Result<Seat, QuotaFull> {
+        self.room()?;
+        self.used.set(self.used.get() + 1);
+        Ok(Seat(self.clone()))
+    }
+
+    fn room(&self) -> Result<(), QuotaFull> {
+        if self.is_full() {
+            return Err(QuotaFull { name: self.name, max: self.max.get() });
+        }
+        Ok(())
+    }
+
     fn is_full(&self) -> bool {
         self.used.get() >= self.max.get()
     }
@@ -370,6 +387,11 @@ impl Place {
         self.slot.set(u32::try_from(slot).unwrap_or(NO_SLOT));
     }
 
+    /// Takes a seat in another instance's quota, and gives up the one that it has.
+    pub(super) fn move_to(&self, seat: Seat) {
+        drop(self.seat.replace(Some(seat)));
+    }
+
     /// Takes it out again.
     pub(super) fn leave(&self) {
         let slot = self.slot.replace(NO_SLOT);
@@ -382,8 +404,20 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
-        self.quota.release();
+        drop(self.seat.take());
         self.table.quota.release();
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("slot", &self.slot.get()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 
@@ -420,7 +454,7 @@ fn status(entry: &Entry) -> ConnectionStatus {
     ConnectionStatus {
         id: entry.id,
         owner: entry.owner.borrow().clone(),
-        listener: entry.listener,
+        listener: entry.listener.get(),
         remote: entry.remote(),
         local: entry.local().clone(),
         age: entry.age(),

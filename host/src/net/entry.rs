@@ -20,6 +20,7 @@ use crate::{
         hangup::Watch,
         lot::NO_SPACE,
         stream::Stream,
+        unread::Unread,
         writers::Writers,
     },
     sys::{blocking::Ticket, idle},
@@ -42,7 +43,9 @@ pub(super) struct Entry {
     pub(super) owner: RefCell<Rc<Owner>>,
     /// What has to come into memory before it is sent, and from where in the file it is.
     pub(super) warming: RefCell<Option<Box<Warming>>>,
-    pub(super) listener: u32,
+    /// What was read by whoever served it before.
+    pub(super) unread: Unread,
+    pub(super) listener: Cell<u32>,
     pub(super) state: Cell<State>,
     /// Whether the system may still hold back what was written, for more was to follow.
     pub(super) is_held_back: Cell<bool>,
@@ -111,7 +114,8 @@ impl Entry {
             bytes_out: Cell::new(0),
             owner: RefCell::new(owner),
             warming: RefCell::default(),
-            listener,
+            unread: Unread::default(),
+            listener: Cell::new(listener),
             state: Cell::new(state),
             is_held_back: Cell::new(false),
             is_without_delay: Cell::new(true),

@@ -14,6 +14,7 @@ mod entry;
 mod hangup;
 pub mod lot;
 mod stream;
+mod unread;
 mod wheel;
 mod writers;
 

@@ -17,7 +17,7 @@ use medusa_abi::{
     http::{
         BODY_BYTES, BODY_EMPTY, BODY_EXCHANGE, BODY_FILE, BODY_SOURCE, BodySource, ENDED_ABORTED,
         ExchangeRecord, Field, FrameSink, HeadSink, LENGTH_UNKNOWN, Permit as AbiPermit,
-        REQUEST_TAKES_FILES, RequestHead, ResponseHead,
+        REQUEST_TAKES_FILES, REQUEST_TAKES_UPGRADE, RequestHead, ResponseHead,
     },
     task::Task,
 };
@@ -25,6 +25,7 @@ use medusa_abi::{
 use crate::{
     file::File,
     http::{self, RouteKind},
+    net::Connection,
     plugin::{
         body::{self, PluginBody, ResponseBody},
         failure::Failure,
@@ -35,6 +36,7 @@ use crate::{
         owned::Owned,
         permit::{Given, Permit},
         route::{Matches, Route, Site},
+        switch::Switch,
     },
 };
 
@@ -67,6 +69,10 @@ pub struct Exchange {
     response: RefCell<ResponseBody>,
     /// The server sends files itself.
     takes_files: bool,
+    /// If the client asks for another protocol, and the server would let go of its connection.
+    switch: Option<Rc<Switch>>,
+    /// How many filters the request has come by.
+    depth: u32,
     /// The head that was asked with, its path in normal form, during the call that starts it; else null.
     asked_with: Cell<*const RequestHead>,
     started_ns: u64,
@@ -94,6 +100,8 @@ struct Observed {
 
 /// The future of a handler that was asked, and what its first poll answers.
 type Asked = (Rc<PluginFuture>, Poll<Code>);
+/// RFC 9110 section 15.2.2.
+const SWITCHING_PROTOCOLS: u32 = 101;
 
 /// What handlers are asked for, in the log.
 const REQUEST: &str = "a request";
@@ -102,7 +110,15 @@ const REQUEST: &str = "a request";
 struct Answering {
     generation: Rc<Generation>,
     request: Handle,
-    _in_flight: InFlight,
+    in_flight: Option<InFlight>,
+}
+
+impl Answering {
+    /// Leaves the handle of the request to the generation, which is at work for as long as it has it.
+    fn leave(mut self) -> Option<InFlight> {
+        self.request = NO_HANDLE;
+        self.in_flight.take()
+    }
 }
 
 impl Drop for Answering {
@@ -118,6 +134,8 @@ pub struct Request {
     behind: usize,
     /// What a filter was asked for: host and path. If it hands on a request for something else, others may want that.
     target: Option<(Option<Box<str>>, Box<str>)>,
+    /// Set once it was answered 101: it is the plugin's from then on, until that drops it.
+    in_flight: Cell<Option<InFlight>>,
 }
 
 /// What a server starts an exchange with.
@@ -146,6 +164,8 @@ struct Plan {
     is_whole: bool,
     observed: Option<Observed>,
     answered_by: Option<Rc<RefCell<Option<Rc<Generation>>>>>,
+    switch: Option<Rc<Switch>>,
+    depth: u32,
 }
 
 impl Exchange {
@@ -172,6 +192,8 @@ impl Exchange {
             is_whole: true,
             answered_by: observed.as_ref().map(|_| Rc::default()),
             observed,
+            switch: (start.head.flags & REQUEST_TAKES_UPGRADE != 0).then(Rc::default),
+            depth: 0,
         };
         Exchange::begin(asking, site, plan, &start, waker)
     }
@@ -184,7 +206,7 @@ impl Exchange {
         waker: &Waker,
     ) -> Result<Handle, Code> {
         let Plan { chain, passed, at, body: request_body, owns_body, .. } = plan;
-        let Plan { is_whole, observed, answered_by, .. } = plan;
+        let Plan { is_whole, observed, answered_by, switch, depth, .. } = plan;
         if at >= chain.routes.len() {
             if let Some(body) = request_body.filter(|_| owns_body) {
                 body.disown();
@@ -208,6 +230,8 @@ impl Exchange {
             status: Cell::new(0),
             response: RefCell::new(ResponseBody::Empty),
             takes_files: start.head.flags & REQUEST_TAKES_FILES != 0,
+            switch,
+            depth,
             asked_with: Cell::new(std::ptr::null()),
             started_ns: frame::began_ns(asking.instance.registry.clock),
             is_whole,
@@ -336,6 +360,17 @@ impl Exchange {
         }
         drop(self.waiting.take());
         drop(self.answering.take());
+        if let Some(switch) = self.switch.as_ref().filter(|_| self.depth == 0) {
+            switch.end();
+        }
+    }
+
+    /// The server lets go of the connection that the request came by; see [`Switch::hand_over`].
+    ///
+    /// # Errors
+    /// As there; `INVALID` if the server never offered it.
+    pub fn hand_over(&self, connection: &Rc<Connection>, unread: &[u8]) -> Result<(), Code> {
+        self.switch.as_ref().ok_or(code::INVALID)?.hand_over(connection, unread)
     }
 
     fn drive(self: &Rc<Self>, head: Option<&RequestHead>, sink: HeadSink, waker: &Waker) -> Code {
@@ -451,15 +486,21 @@ impl Exchange {
         let target = (route.mount.key.kind == RouteKind::Filter)
             .then(|| target(&head))
             .map(|(host, path)| (host.map(Box::from), Box::from(path)));
-        let request = Rc::new(Request { exchange: self.clone(), behind: self.at.get(), target });
+        let (exchange, behind) = (self.clone(), self.at.get());
+        let request = Rc::new(Request { exchange, behind, target, in_flight: Cell::new(None) });
         let request = generation.handles.insert(request, u64::MAX)?;
         route.count_request();
         *self.answering.borrow_mut() = Some(Answering {
             generation: generation.clone(),
             request,
-            _in_flight: InFlight::new(generation),
+            in_flight: Some(InFlight::new(generation)),
         });
         head.mount_length = mount_length;
+        // A filter's own request offers what the server offers.
+        match self.switch {
+            Some(_) => head.flags |= REQUEST_TAKES_UPGRADE,
+            None => head.flags &= !REQUEST_TAKES_UPGRADE,
+        }
         let mut task = Task::NONE;
         // SAFETY: The hooks are statics of a library that is mapped while its route lives.
         let hooks = unsafe { route.hooks.get() }.ok_or(code::INVALID)?;
@@ -475,7 +516,12 @@ impl Exchange {
     }
 
     /// Takes the response's head from the answering side, and gives it to the asking one.
-    fn respond(self: &Rc<Self>, from: &Rc<Generation>, head: &ResponseHead) -> Code {
+    fn respond(
+        self: &Rc<Self>,
+        request: &Rc<Request>,
+        from: &Rc<Generation>,
+        head: &ResponseHead,
+    ) -> Code {
         let Some(sink) = self.sink.get().filter(|_| self.status.get() == 0) else {
             return code::INVALID;
         };
@@ -486,6 +532,12 @@ impl Exchange {
         if head.body == BODY_BYTES && unsafe { head.bytes.get() }.is_none() {
             return code::INVALID;
         }
+        let switch = self.switch.as_ref().filter(|_| head.status == SWITCHING_PROTOCOLS);
+        let is_switched = match switch.map(|switch| switch.take(request, from, self.depth)) {
+            Some(Err(code)) => return code,
+            Some(Ok(is_switched)) => is_switched,
+            None => false,
+        };
         let (response, length) = match self.take_body(from, head) {
             Ok(taken) => taken,
             Err(code) => return code,
@@ -528,6 +580,9 @@ impl Exchange {
         if code >= 0 {
             if permit.is_none() {
                 drop(asked_for.and_then(|asked_for| unused(from, asked_for)));
+            }
+            if is_switched {
+                request.in_flight.set(self.answering.take().and_then(Answering::leave));
             }
             return code::READY;
         }
@@ -642,8 +697,16 @@ impl Request {
     }
 
     /// Answers it, once.
-    pub fn respond(&self, from: &Rc<Generation>, head: &ResponseHead) -> Code {
-        self.exchange.respond(from, head)
+    pub fn respond(self: &Rc<Self>, from: &Rc<Generation>, head: &ResponseHead) -> Code {
+        self.exchange.respond(self, from, head)
+    }
+
+    /// The handle of its connection, once it was answered 101 and the server has let go of it.
+    pub fn switched(&self, waker: &Waker) -> Code {
+        match &self.exchange.switch {
+            Some(switch) => switch.poll(self, waker),
+            None => code::UNSUPPORTED,
+        }
     }
 
     /// The next frame of the request's body.
@@ -682,6 +745,8 @@ impl Request {
             body: own.or_else(|| exchange.request_body.clone()),
             observed: None,
             answered_by: exchange.answered_by.clone(),
+            switch: exchange.switch.clone(),
+            depth: exchange.depth + 1,
         };
         Exchange::begin(filter, &exchange.site, plan, &start, waker)
     }
@@ -697,6 +762,14 @@ impl Request {
         let is_filter = |route: &&Rc<http::Route<_>>| route.key.kind == RouteKind::Filter;
         matches.filter_count = matches.routes.iter().take_while(is_filter).count();
         (matches, passed)
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if let Some(switch) = &self.exchange.switch {
+            switch.abandon(self);
+        }
     }
 }
 

@@ -31,6 +31,7 @@ pub mod route;
 pub mod serve;
 pub mod session;
 pub mod sink;
+pub mod switch;
 pub mod unload;
 pub mod upgrade;
 pub mod waker;

@@ -99,9 +99,20 @@ impl Service {
         PluginFuture::new(generation, task, "connection".to_owned()).in_flight().spawn();
     }
 
-    /// `conn_park`; see [`Sessions::park`].
-    pub fn park(&self, connection: Handle, spec: &ParkSpec) -> Code {
-        self.sessions().map_or(code::INVALID, |sessions| sessions.park(connection, spec))
+    /// `conn_park`; see [`Sessions::park`]. A connection that is no session's yet becomes one: one that the plugin has accepted or made
+    /// itself, or was handed over.
+    pub fn park(self: &Rc<Self>, handle: Handle, spec: &ParkSpec) -> Code {
+        let Some(sessions) = self.sessions() else { return code::INVALID };
+        if sessions.park(handle, spec) {
+            return code::READY;
+        }
+        match self.object.generation().handles.get::<Connection>(handle) {
+            Ok(connection) => {
+                sessions.adopt(self, handle, connection, spec);
+                code::READY
+            }
+            Err(code) => code,
+        }
     }
 
     /// `conn_post`; see [`Sessions::post`].

@@ -80,6 +80,11 @@ pub struct Session {
 const NOT_PARKED: u64 = u64::MAX;
 const RESUMES: u64 = u64::MAX - 1;
 
+/// What `conn_park` asks for.
+fn until_ns(spec: &ParkSpec) -> u64 {
+    if spec.flags & PARK_RESUME != 0 { RESUMES } else { spec.deadline_ns.min(RESUMES - 1) }
+}
+
 /// A waker that stays the same when a turn becomes a task: what was set up in its first poll, a timer say, wakes the task.
 #[derive(Default)]
 struct Relay(Mutex<Option<Waker>>);
@@ -141,6 +146,34 @@ impl Sessions {
         session.have_turn(self, Wake::Readable);
     }
 
+    /// A connection that the plugin has by other means becomes a session, and rests.
+    pub fn adopt(
+        &self,
+        service: &Rc<Service>,
+        handle: Handle,
+        connection: Rc<Connection>,
+        spec: &ParkSpec,
+    ) {
+        let session = Session::new(service, handle, connection);
+        session.until_ns.set(until_ns(spec));
+        self.insert(session.clone());
+        // Not at once: code of the plugin is on the stack.
+        tokio::task::spawn_local(async move {
+            let service = session.service.clone();
+            if let Some(sessions) =
+                service.sessions().filter(|all| all.find(session.handle).is_some())
+                && let Some(next) = session.after_turn(sessions, code::READY, false)
+            {
+                session.have_turn(sessions, next);
+            }
+        });
+    }
+
+    /// The session's connection is another's from now on: its turn goes on, and has nothing to end.
+    pub fn let_go(&self, handle: Handle) {
+        drop(self.remove(handle));
+    }
+
     /// A parked connection is wanted.
     pub fn woken(&self, handle: Handle, why: Why) {
         let Some(session) = self.find(handle) else { return };
@@ -160,11 +193,11 @@ impl Sessions {
     }
 
     /// `conn_park`: the connection rests when its turn ends, until the deadline at the latest (0: for ever).
-    pub fn park(&self, handle: Handle, spec: &ParkSpec) -> Code {
-        let Some(session) = self.find(handle) else { return code::INVALID };
-        let is_resuming = spec.flags & PARK_RESUME != 0;
-        session.until_ns.set(if is_resuming { RESUMES } else { spec.deadline_ns.min(RESUMES - 1) });
-        code::READY
+    /// False if it is no session's.
+    pub fn park(&self, handle: Handle, spec: &ParkSpec) -> bool {
+        let Some(session) = self.find(handle) else { return false };
+        session.until_ns.set(until_ns(spec));
+        true
     }
 
     /// `conn_post`: wakes a session with bytes, when whoever posts has come to an end.
@@ -558,7 +591,7 @@ impl Session {
             let is_draining = self.generation().phase.get() == Phase::Draining;
             return Some(if is_draining { Wake::Drain } else { Wake::Resumed });
         }
-        let next = self.next();
+        let next = self.next().or_else(|| self.connection.has_unread().then_some(Wake::Readable));
         if next.is_none() {
             self.rest(sessions);
         }

@@ -215,7 +215,7 @@ pub struct NetCallbacks {
         value: u64,
     ) -> Code,
     /// Parks a connection of a session until it is readable, hung up, posted to, or its deadline passes. The turn's task ends
-    /// right after.
+    /// right after. Another connection of an instance that serves sessions becomes one with it, at rest; nobody may wait on it.
     pub conn_park: unsafe extern "C" fn(
         instance: InstanceId,
         connection: Handle,
@@ -430,12 +430,14 @@ pub struct HttpCallbacks {
         exchange: Handle,
         head: *const ResponseHead,
     ) -> Code,
-    /// From a handler that answered 101 (RFC 9110 section 7.8), or 2xx to CONNECT: the handle of the connection, from the first byte
-    /// behind the request on, once the server has let go of it. `UNSUPPORTED` if the server hands none over.
+    /// From a handler that answered 101 (RFC 9110 section 7.8) to a request with `REQUEST_TAKES_UPGRADE`: the handle of the connection,
+    /// from the first byte behind the request on, once the server has let go of it; `GONE` if it will not come. From that answer on the
+    /// exchange's handle is the handler's to drop, and counts as work in flight until then. `UNSUPPORTED` if the server hands none over.
     pub exchange_upgrade:
         unsafe extern "C" fn(instance: InstanceId, exchange: Handle, waker: Waker) -> Code,
-    /// From a server: hands the exchange's connection over to whoever answered 101, with what was read of it and belongs to the other
-    /// protocol. The connection's handle passes to the host if the call succeeds.
+    /// From a server that has sent the 101: hands the exchange's connection over to whoever answered so, with what was read of it and
+    /// belongs to the other protocol, at most 1 MiB. The connection's handle passes to the host if the call succeeds, and a session that it
+    /// is of has ended then; the exchange is still to be ended. `INVALID` if nobody answered 101, `GONE` if whoever did has gone.
     pub exchange_hand_over: unsafe extern "C" fn(
         instance: InstanceId,
         exchange: Handle,

@@ -26,6 +26,7 @@ use crate::{
         fields::{self, FieldList},
         permit,
         response::is_pass,
+        switch,
     },
     register::Registration,
     source,
@@ -65,6 +66,19 @@ where
     }
     let handle = Error::check(code, &format!("cannot mount at {}", route.path))?;
     Ok(Registration::new(Owned::new(handle as Handle)))
+}
+
+/// Answers `exchange`, and goes on with its connection if the answer is to do so.
+fn answer(exchange: Handle, mut response: Response, takes_switch: bool) -> Code {
+    let Some(serve) = switch::detach(&mut response) else { return respond(exchange, response) };
+    if !takes_switch {
+        return fail("the protocol cannot be switched here: ask `Request::takes_switch` before");
+    }
+    let code = respond(exchange, response);
+    if code >= 0 {
+        switch::go_on(exchange, serve);
+    }
+    code
 }
 
 /// Answers `exchange`. A whole body goes with the head, in one call.
@@ -171,10 +185,11 @@ where
             let Some(request) = (unsafe { Request::copy(exchange, &*head) }) else {
                 return code::LIMIT;
             };
+            let takes_switch = request.takes_switch();
             let task = into_task(async move {
                 match handler(request).await {
                     Ok(response) if is_pass(&response) => code::PASS,
-                    Ok(response) => match respond(exchange, response) {
+                    Ok(response) => match answer(exchange, response, takes_switch) {
                         // To the server, this would mean that the request makes no sense.
                         code::INVALID => {
                             fail("the host refused the response, which makes no sense to it")

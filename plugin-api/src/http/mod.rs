@@ -12,6 +12,7 @@ pub(crate) mod request;
 mod response;
 mod route;
 mod stream;
+mod switch;
 mod tower;
 
 pub use self::{
@@ -26,5 +27,6 @@ pub use self::{
 };
 pub(crate) use self::{filter::add_filter, observer::add_observer};
 pub(crate) use self::{
-    handler::add_handler, permit::clear_permits, stream::clear_streams, tower::add_service,
+    handler::add_handler, permit::clear_permits, stream::clear_streams, switch::clear_switches,
+    tower::add_service,
 };

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Uri, Version, uri::PathAndQuery};
 use medusa_abi::{
     data::{Handle, Slice},
-    http::{Field, LENGTH_UNKNOWN, RequestHead},
+    http::{Field, LENGTH_UNKNOWN, REQUEST_TAKES_UPGRADE, RequestHead},
     net::SocketAddress,
 };
 
@@ -52,6 +52,7 @@ struct Raw {
     field_count: u32,
     mount_length: u32,
     version: u32,
+    flags: u32,
     body_length: u64,
     remote: SocketAddress,
     local: SocketAddress,
@@ -165,6 +166,13 @@ impl Request {
     #[must_use]
     pub fn body_length(&self) -> Option<u64> {
         Some(self.raw.body_length).filter(|length| *length != LENGTH_UNKNOWN)
+    }
+
+    /// Whether the client asks for another protocol, by `Upgrade` and `Connection: upgrade`, and the server would let go of the
+    /// connection: only then [`Response::switching`](crate::ResponseExt::switching) is an answer.
+    #[must_use]
+    pub fn takes_switch(&self) -> bool {
+        self.raw.flags & REQUEST_TAKES_UPGRADE != 0
     }
 
     /// The `http` crate's request. Its URI is the whole path and query; host and port are in the field `host`.
@@ -322,6 +330,7 @@ impl Raw {
             field_count: u32::try_from(fields.len()).ok()?,
             mount_length: u32::try_from(head.mount_length).ok()?.min(path.length),
             version: head.version,
+            flags: head.flags,
             body_length: head.body_length,
             remote: head.remote,
             local: head.local,

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
+    connection::Connection,
     error::{Error, Result},
-    http::{Body, Permit, permit},
+    http::{Body, Permit, permit, switch},
 };
 
 /// A response: the `http` crate's over a streaming [`Body`]. [`ResponseExt`] has the short ways to make one.
@@ -33,6 +34,18 @@ pub trait ResponseExt: Sized {
     /// # Errors
     /// When `location` holds what a header field may not.
     fn redirect(location: &str) -> Result<Self>;
+
+    /// 101: the connection speaks `protocol` from now on (RFC 9110 section 7.8), which must be one that the client asks for; good only if
+    /// [`Request::takes_switch`](crate::Request::takes_switch) says so. Once the answer is sent, `serve` gets the connection, from the
+    /// first byte behind the request on: it is the plugin's then, whatever becomes of the server of HTTP. An error ends it and is
+    /// logged. To have it rest in the host, give it to [`Sessions::adopt`](crate::Sessions::adopt).
+    ///
+    /// # Errors
+    /// When `protocol` holds what a header field may not.
+    fn switching(
+        protocol: &str,
+        serve: impl AsyncFnOnce(Connection) -> Result<()> + 'static,
+    ) -> Result<Self>;
 
     /// No response: the handler does not want this request, and the next one is asked. Good only if the request's body has
     /// not been touched.
@@ -93,6 +106,16 @@ impl ResponseExt for Response {
 
     fn redirect(location: &str) -> Result<Self> {
         Self::status_only(StatusCode::SEE_OTHER).with_header("location", location)
+    }
+
+    fn switching(
+        protocol: &str,
+        serve: impl AsyncFnOnce(Connection) -> Result<()> + 'static,
+    ) -> Result<Self> {
+        let response = Self::status_only(StatusCode::SWITCHING_PROTOCOLS);
+        let mut response = response.with_header("upgrade", protocol)?;
+        switch::attach(&mut response, serve);
+        Ok(response)
     }
 
     fn pass() -> Self {

@@ -26,6 +26,7 @@ use crate::{
     refusal::Refusal,
     server::{Place, Seat, Server},
     service::answer,
+    switch,
     watch::{Leftover, Watch},
 };
 
@@ -78,6 +79,8 @@ pub(crate) enum End {
     Done,
     /// In good order, with nothing in flight.
     Idle,
+    /// With the connection in other hands.
+    Switch,
     /// With a page of our own as the last response.
     Refuse(Refusal),
     /// With a reset: the client must not take what it has for a whole response.
@@ -147,6 +150,7 @@ async fn serve(conn: Connection, resting: Resting, server: &Rc<Server>) -> Resul
         End::Done if watch.is_heard_out() => {}
         End::Done => linger::close(&watch).await?,
         End::Idle => linger::close_idle(&watch).await?,
+        End::Switch => switch::switch(&watch).await?,
         End::Refuse(refusal) => linger::refuse(&watch, refusal).await?,
         End::Abort => watch.abort(),
     }
@@ -223,6 +227,9 @@ async fn drive_hyper(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> Opt
             if was_dirty && !watch.dirty.get() && watch.in_service.get() {
                 // hyper has a request that it could not answer before the last response was out, and has not noticed that it is.
                 continue;
+            }
+            if watch.is_switching() {
+                return Poll::Ready(Some(End::Switch));
             }
             let now = Instant::now();
             presence.note(watch, now);

@@ -48,6 +48,8 @@ pub(crate) struct Framing {
     was_head: bool,
     /// Where digits of newer versions stand in the bytes that were judged last.
     newer: Vec<usize>,
+    /// Where the bytes that were judged last end for now.
+    held: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,9 @@ struct Head {
     length: Option<u64>,
     coding: Option<Coding>,
     expectation: bool,
+    /// There is a field `Upgrade`, and an option of `Connection` that says that it is meant for us.
+    upgrade: bool,
+    is_upgrade_ours: bool,
 }
 
 /// The transfer codings so far.
@@ -105,7 +110,14 @@ impl Framing {
             heads: 0,
             was_head: false,
             newer: Vec::new(),
+            held: None,
         }
+    }
+
+    /// Where in the bytes that were judged last the judging stopped, behind a request that asks for another protocol (RFC 9110 section
+    /// 7.8): what follows is of that protocol, or of HTTP, as the answer will be. It is to be judged again if it is HTTP's.
+    pub(crate) fn held(&self) -> Option<usize> {
+        self.held
     }
 
     /// Where in the bytes that were judged last a `1` is to be written. A minor version that is newer than ours is to be read
@@ -148,9 +160,14 @@ impl Framing {
     #[allow(dead_code, reason = "for tests and fuzzing, which look at whole inputs")]
     pub(crate) fn judge(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         self.newer.clear();
+        self.held = None;
         let mut at = 0;
         while at < bytes.len() {
             at = self.step(bytes, at)?;
+            if self.held.is_some() {
+                self.held = Some(at);
+                break;
+            }
         }
         Ok(())
     }
@@ -161,10 +178,12 @@ impl Framing {
     /// As [`Framing::judge`].
     pub(crate) fn judge_message(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
         self.newer.clear();
+        self.held = None;
         let mut at = 0;
         while at < bytes.len() {
             at = self.step(bytes, at)?;
             if self.is_between() {
+                self.held = self.held.map(|_| at);
                 break;
             }
         }
@@ -226,10 +245,14 @@ impl Framing {
         let used = self.head.line - before;
         self.was_head = is_head(head);
         self.carry = Vec::new();
+        let asks_for_switch = self.head.asks_for_switch();
         self.head = Head::default();
         self.heads += 1;
         self.state = match body {
-            Body::None | Body::Length(0) => State::Head,
+            Body::None | Body::Length(0) => {
+                self.held = asks_for_switch.then_some(at);
+                State::Head
+            }
             Body::Length(length) => State::Body(length),
             Body::Chunked => State::Chunked(Chunked::new(&self.limits)),
         };
@@ -339,8 +362,18 @@ impl Head {
             self.coding = codings(self.coding, value);
         } else if let Some(value) = value_of(line, b"expect") {
             self.expectation |= !value.eq_ignore_ascii_case(b"100-continue");
+        } else if let Some(value) = value_of(line, b"upgrade") {
+            self.upgrade |= !value.is_empty();
+        } else if let Some(value) = value_of(line, b"connection") {
+            let mut options = value.split(|byte| *byte == b',');
+            self.is_upgrade_ours |= options.any(|it| trim(it).eq_ignore_ascii_case(b"upgrade"));
         }
         Ok(())
+    }
+
+    /// Whether the client asks for another protocol. HTTP/1.0 has no such thing.
+    fn asks_for_switch(&self) -> bool {
+        self.upgrade && self.is_upgrade_ours && self.minor.is_some_and(|minor| minor > 0)
     }
 
     /// What body follows (RFC 9112 section 6.3), if the head as a whole can be accepted.

@@ -264,6 +264,7 @@ fn answer(
         query: plain.query(bytes),
         fields: plain.fields(bytes),
         version: 11,
+        takes_switch: false,
         remote: watch.info.remote,
         local: watch.info.local,
         connection: watch.info.id,

@@ -28,7 +28,7 @@ impl Read for Io {
             Some(_) => return Poll::Pending,
             None => {}
         }
-        if is_gated(watch) {
+        if is_gated(watch) || watch.is_held.get() {
             watch.read_blocked.set(false);
             return Poll::Pending;
         }
@@ -170,6 +170,7 @@ fn judge(watch: &Watch, bytes: &mut [u8]) -> usize {
     }
     match judged {
         Ok(used) => {
+            watch.is_held.set(framing.held().is_some());
             watch.put_back(&bytes[used..]);
             used
         }

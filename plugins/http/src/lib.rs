@@ -25,6 +25,7 @@ mod render;
 mod reply;
 mod server;
 mod service;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod upload;

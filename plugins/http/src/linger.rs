@@ -42,7 +42,7 @@ pub(crate) async fn refuse(watch: &Rc<Watch>, refusal: Refusal) -> Result<()> {
 }
 
 /// Writes all of `bytes` while the client reads as fast as it has to.
-async fn write_in_time(watch: &Watch, bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_in_time(watch: &Watch, bytes: &[u8]) -> io::Result<()> {
     let mut writing = pin!(watch.write_all(bytes));
     let mut late = pin!(sleep(watch.server.timeouts.send));
     poll_fn(|context| match writing.as_mut().poll(context) {

@@ -1,6 +1,6 @@
 //! Responses that come whole, written as hyper would write them: head and body in one piece.
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use medusa_plugin_api::{
     Instant,
     server::{Whole, WholeBody},
@@ -105,6 +105,30 @@ pub(crate) fn local(
     if !is_head {
         out.extend_from_slice(body);
     }
+}
+
+/// Writes the head of a 101 that an extension gave.
+pub(crate) fn switching(out: &mut Vec<u8>, server: &Server, fields: &HeaderMap) {
+    status_line(out, StatusCode::SWITCHING_PROTOCOLS);
+    field(out, b"connection", b"upgrade");
+    let mut has_date = false;
+    for (name, value) in fields {
+        match name.as_str() {
+            // RFC 9110 section 8.6: there is no content that it could be the length of.
+            "connection" | "transfer-encoding" | "te" | "keep-alive" | "content-length" => {}
+            "server" if server.name.is_some() => {}
+            "server-build" if server.has_build() => {}
+            name => {
+                has_date |= name == "date";
+                field(out, name.as_bytes(), value.as_bytes());
+            }
+        }
+    }
+    server.write_fields(out);
+    if !has_date {
+        date(out, server);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Has the response that begins at `start` say that it is the connection's last, if it is.

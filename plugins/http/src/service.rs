@@ -34,6 +34,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DEL
 pub(crate) struct Answer {
     watch: Rc<Watch>,
     state: State,
+    /// The request asks for another protocol, and whoever answers it may let it have one.
+    takes_switch: bool,
 }
 
 #[expect(
@@ -56,18 +58,26 @@ pub(crate) fn answer(request: Request<Incoming>, watch: Rc<Watch>) -> Answer {
     watch.in_service.set(true);
     watch.is_leaving.set(is_last(&request));
     watch.server.metrics.request();
-    Answer { watch, state: State::New(request) }
+    // The framing has found out the same; it holds back what follows the last request that hyper was given.
+    let takes_switch = watch.is_held.get()
+        && says(&request, "upgrade")
+        && request.headers().contains_key(header::UPGRADE)
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream();
+    Answer { watch, state: State::New(request), takes_switch }
 }
 
 /// Whether the client sends no request after this one (RFC 9112 section 9.3).
 fn is_last(request: &Request<Incoming>) -> bool {
-    let says = |option: &str| {
-        let values = request.headers().get_all(header::CONNECTION).into_iter();
-        let mut options =
-            values.filter_map(|value| value.to_str().ok()).flat_map(|it| it.split(','));
-        options.any(|it| it.trim().eq_ignore_ascii_case(option))
-    };
-    says("close") || (request.version() == Version::HTTP_10 && !says("keep-alive"))
+    says(request, "close")
+        || (request.version() == Version::HTTP_10 && !says(request, "keep-alive"))
+}
+
+/// Whether an option stands in `Connection`.
+fn says(request: &Request<Incoming>, option: &str) -> bool {
+    let values = request.headers().get_all(header::CONNECTION).into_iter();
+    let mut options = values.filter_map(|value| value.to_str().ok()).flat_map(|it| it.split(','));
+    options.any(|it| it.trim().eq_ignore_ascii_case(option))
 }
 
 impl Future for Answer {
@@ -124,13 +134,12 @@ impl Answer {
             },
             Some(Asked::Refused(reason)) => Err(reason),
             None => {
-                start(head(&parts, &self.watch), upload, context).map_err(|refused| refused.reason)
+                let head = Head { takes_switch: self.takes_switch, ..head(&parts, &self.watch) };
+                start(head, upload, context).map_err(|refused| refused.reason)
             }
         };
         match started {
-            Ok(Started::Answered(response)) => {
-                Poll::Ready(self.site_answer(&parts.method, response))
-            }
+            Ok(Started::Answered(response)) => self.site_answer(&parts.method, response),
             Ok(Started::Waiting(waiting)) => {
                 self.state = State::Waiting { waiting, method: parts.method };
                 Poll::Pending
@@ -160,28 +169,36 @@ impl Answer {
         if let Some(refusal) = self.watch.refused_body() {
             return Poll::Ready(self.refuse(&method, refusal));
         }
-        Poll::Ready(match Pin::new(&mut waiting).poll(context) {
+        match Pin::new(&mut waiting).poll(context) {
             Poll::Pending => {
                 self.state = State::Waiting { waiting, method };
-                return Poll::Pending;
+                Poll::Pending
             }
             Poll::Ready(Ok(response)) => self.site_answer(&method, response),
             Poll::Ready(Err((reason, unanswered))) => {
                 let response = self.no_answer(&method, reason);
                 let bytes = response.body().size_hint().exact().unwrap_or(0);
                 unanswered.end(response.status(), bytes);
-                response
+                Poll::Ready(response)
             }
-        })
+        }
     }
 
-    /// What an extension answers, unless the body broke while it read.
-    fn site_answer(&self, method: &Method, response: ServerResponse) -> Response<Reply> {
-        let Some(refusal) = self.watch.refused_body() else {
-            return reply::from_site(method, response, &self.watch);
-        };
-        response.body.end(Ended::Failed, 0);
-        self.refuse(method, refusal)
+    /// What an extension answers, unless the body broke while it read. For 101 hyper waits in vain: the driver sees to that.
+    fn site_answer(&self, method: &Method, response: ServerResponse) -> Poll<Response<Reply>> {
+        if let Some(refusal) = self.watch.refused_body() {
+            response.body.end(Ended::Failed, 0);
+            return Poll::Ready(self.refuse(method, refusal));
+        }
+        // RFC 9110 section 15.2.2: the answer has to say which protocol it is.
+        if self.takes_switch
+            && response.status == StatusCode::SWITCHING_PROTOCOLS
+            && response.headers.contains_key(header::UPGRADE)
+        {
+            self.watch.switched.replace(Some(response));
+            return Poll::Pending;
+        }
+        Poll::Ready(reply::from_site(method, response, &self.watch))
     }
 
     /// What the server answers where no extension does: for the body's fault, or for their own.
@@ -203,6 +220,10 @@ impl Answer {
         let server = &self.watch.server;
         self.watch.in_service.set(false);
         self.watch.due.set(true);
+        if self.takes_switch {
+            // It stays with HTTP.
+            self.watch.is_held.set(false);
+        }
         // A body that comes in pieces may be made of the request's.
         let leaves_upload = response.body().is_whole() && self.watch.is_upload_too_long();
         server.metrics.response(response.status());
@@ -249,6 +270,7 @@ fn head<'a>(
         query: parts.uri.query(),
         fields: fields.chain(added),
         version: version(parts.version),
+        takes_switch: false,
         remote: watch.info.remote,
         local: watch.info.local,
         connection: watch.info.id,

@@ -11,7 +11,10 @@ use std::{
 
 use http::StatusCode;
 use hyper::body::Incoming;
-use medusa_plugin_api::{Connection, ConnectionInfo, File, Instant, Result, server::Report};
+use medusa_plugin_api::{
+    Connection, ConnectionInfo, File, Instant, Result,
+    server::{Report, ServerResponse},
+};
 
 use crate::{
     ahead::Ahead,
@@ -53,6 +56,10 @@ pub(crate) struct Watch {
     pub(crate) given_up: Cell<bool>,
     /// The client has said that this request is its last.
     pub(crate) is_leaving: Cell<bool>,
+    /// Hyper has all of a request that asks for another protocol, and is given nothing behind it before that is answered.
+    pub(crate) is_held: Cell<bool>,
+    /// That request was answered 101: hyper hears no more of it.
+    pub(crate) switched: RefCell<Option<ServerResponse>>,
     /// The client waits for 100, which has not been sent.
     pub(crate) continue_due: Cell<bool>,
     /// Hyper was given what is to be sent and has not been flushed since.
@@ -119,6 +126,8 @@ impl Watch {
             upload_left: Cell::new(0),
             given_up: Cell::new(false),
             is_leaving: Cell::new(false),
+            is_held: Cell::new(false),
+            switched: RefCell::new(None),
             continue_due: Cell::new(false),
             due: Cell::new(false),
             dirty: Cell::new(false),
@@ -243,6 +252,7 @@ impl Watch {
         self.served_before.set(self.served_in_all());
         self.served.set(0);
         self.framing.replace(Framing::new(self.server.limits));
+        self.is_held.set(false);
     }
 
     /// Gives bytes back that were read, and are somebody else's to read.
@@ -319,6 +329,12 @@ impl Watch {
             || self.reply_open.get()
             || self.upload_open.get()
             || self.dirty.get())
+    }
+
+    /// The connection is to speak another protocol, and all that came before is out.
+    pub(crate) fn is_switching(&self) -> bool {
+        let is_out = !(self.reply_open.get() || self.due.get() || self.dirty.get());
+        is_out && self.switched.borrow().is_some()
     }
 
     /// Every head that has come whole was served; hyper may hold back some for a turn.

@@ -20,6 +20,7 @@ use crate::{
         route::{RouteKey, RouteKind},
         site::Room,
     },
+    net::Connection,
     plugin::{
         body,
         callbacks::{answer, handle, text, with, with_waker},
@@ -31,6 +32,10 @@ use crate::{
         route::{Mount, ObserverEntry, Route, Site},
     },
 };
+
+/// What a server may have read of a connection that it hands over: more than any reads at once. A constant of the contract
+/// (`docs/abi.md`).
+const UNREAD_BYTES_MAX: usize = 1 << 20;
 
 pub(super) static CALLBACKS: HttpCallbacks = HttpCallbacks {
     size: size_of::<HttpCallbacks>(),
@@ -396,18 +401,42 @@ unsafe extern "C" fn exchange_interim(
     with::<Request, _>(id, exchange, |_, _| code::UNSUPPORTED)
 }
 
-/// No server of HTTP hands connections over yet; the place is kept for it.
-unsafe extern "C" fn exchange_upgrade(id: InstanceId, exchange: Handle, _waker: Waker) -> Code {
-    with::<Request, _>(id, exchange, |_, _| code::UNSUPPORTED)
+unsafe extern "C" fn exchange_upgrade(id: InstanceId, exchange: Handle, waker: Waker) -> Code {
+    with::<Request, _>(id, exchange, |generation, request| {
+        // SAFETY: The waker is as the ABI says.
+        unsafe { with_waker(generation, waker, |waker| request.switched(waker)) }
+    })
 }
 
 unsafe extern "C" fn exchange_hand_over(
     id: InstanceId,
     exchange: Handle,
-    _connection: Handle,
-    _unread: Slice,
+    connection: Handle,
+    unread: Slice,
 ) -> Code {
-    with::<Exchange, _>(id, exchange, |_, _| code::UNSUPPORTED)
+    with::<Exchange, _>(id, exchange, |generation, exchange| {
+        // SAFETY: The slice is valid for the call, says the ABI.
+        let unread = unsafe { unread.get() }.filter(|unread| unread.len() <= UNREAD_BYTES_MAX);
+        let Some(unread) = unread else { return code::INVALID };
+        answer(hand_over(generation, exchange, connection, unread).map(|()| code::READY))
+    })
+}
+
+/// Passes a connection of the server's on. What the server has of it is dropped, and so is its session's turn.
+fn hand_over(
+    generation: &Rc<Generation>,
+    exchange: &Exchange,
+    handle: Handle,
+    unread: &[u8],
+) -> Result<(), Code> {
+    let connection: Rc<Connection> = generation.handles.get(handle)?;
+    exchange.hand_over(&connection, unread)?;
+    let _ = generation.handles.remove(handle);
+    let service = generation.service.borrow().clone();
+    if let Some(sessions) = service.as_ref().and_then(|service| service.sessions()) {
+        sessions.let_go(handle);
+    }
+    Ok(())
 }
 
 unsafe extern "C" fn permit_use(id: InstanceId, permit: Handle) -> Code {
