@@ -25,6 +25,7 @@ mod server;
 mod tool;
 mod tree;
 mod wait;
+pub mod websocket;
 
 pub use canary::Canary;
 pub use ctl::CtlOutput;
