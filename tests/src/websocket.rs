@@ -72,8 +72,18 @@ impl WebSocket {
     #[track_caller]
     pub fn open(mut client: Client, path: &str, early: &[u8]) -> WebSocket {
         client.send([request(path).as_bytes(), early].concat());
-        let response = client.response();
-        check_accepted(&response);
+        WebSocket::accepted(client)
+    }
+
+    /// The WebSocket that a connection becomes, for which was asked by [`request`].
+    ///
+    /// # Panics
+    ///
+    /// When the server does not open it.
+    #[must_use]
+    #[track_caller]
+    pub fn accepted(mut client: Client) -> WebSocket {
+        check_accepted(&client.response());
         WebSocket { client, unread: Vec::new() }
     }
 
