@@ -84,6 +84,12 @@ impl WebSocket {
     #[track_caller]
     pub fn accepted(mut client: Client) -> WebSocket {
         check_accepted(&client.response());
+        WebSocket::of(client)
+    }
+
+    /// The WebSocket that a connection has become.
+    #[must_use]
+    pub fn of(client: Client) -> WebSocket {
         WebSocket { client, unread: Vec::new() }
     }
 

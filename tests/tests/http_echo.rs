@@ -277,6 +277,32 @@ fn a_socket_outlives_the_server_of_http() {
 }
 
 #[test]
+fn filters_see_the_answer_that_switches_and_may_have_another_instead() {
+    let chain =
+        "[[plugin]]\nname = \"f\"\nlibrary = \"chain\"\nattach = \"web\"\n[plugin.config]\n";
+    let server =
+        Folder::new().start(&format!("{SITE}\n{chain}filters = [\"/\", \"/\"]\nobservers = 1\n"));
+    let mut client = client(&server);
+    client.send(websocket::request("/echo"));
+    let answer = client.response();
+    assert_eq!((answer.status, answer.header("x-out")), (101, Some("f-1,f")));
+    let mut socket = WebSocket::of(client);
+    socket.check_echo("through two filters");
+    assert_eq!(server.ctl_json(["unload", "f"])["result"], "unloaded");
+    socket.check_echo("and without them");
+
+    let server =
+        Folder::new().start(&format!("{SITE}\n{chain}filters = [\"/\", \"/\"]\nobservers = 1\n"));
+    for instead in ["status", "answer", "whole", "panic-out"] {
+        let mut client = Client::connect(server.address("web"));
+        client.send(websocket::request(&format!("/echo?f={instead}")));
+        assert_ne!(client.response().status, 101, "{instead}");
+    }
+    // Nobody waits for what never came.
+    assert_eq!(server.ctl_json(["upgrade", "echo"])["drained"], 0);
+}
+
+#[test]
 fn bad_requests_for_a_socket_are_told_why() {
     let server = server();
     let good = websocket::request("/echo");
@@ -396,6 +422,7 @@ fn the_unload_of_the_extension_tells_its_sockets() {
     let output = told.join().expect("it does not panic");
     let answer = String::from_utf8_lossy(&output.stdout);
     assert!(answer.contains("\"unloaded\"") && answer.contains("\"mapped\":false"), "{answer}");
+    assert!(answer.contains("\"leaked_bytes\":0"), "{answer}");
 }
 
 #[test]
@@ -418,6 +445,28 @@ fn no_more_sockets_than_the_instance_may_have() {
         third.send(websocket::request("/echo"));
         third.response().status == 101
     });
+}
+
+#[test]
+fn a_socket_takes_no_place_of_the_server_of_http() {
+    let limited = SITE.replace(
+        "[[plugin]]\nname = \"echo\"",
+        "[plugin.limits]\nconnections_per_instance_max = 1\n\n[[plugin]]\nname = \"echo\"",
+    );
+    let server = Folder::new().start(&limited);
+    let mut sockets: Vec<_> = (0..5).map(|_| socket(&server)).collect();
+    assert_eq!(client(&server).get("/echo").status, 200);
+    sockets.iter_mut().for_each(|socket| socket.check_echo("still here"));
+}
+
+#[test]
+fn an_operator_ends_a_socket() {
+    let server = server();
+    let mut socket = socket(&server);
+    socket.check_echo("one");
+    let id = server.ctl_json(["connections"])[0]["id"].to_string();
+    let _ = server.ctl(["kill", &id]).succeeded();
+    assert_eq!(socket.end(), End::Eof);
 }
 
 /// Sends, receives, pings and closes by the client that most programs in Python use.

@@ -11,10 +11,16 @@ const LIMITS: Limits =
 
 fn judge(input: &[u8], step: usize) -> Result<u64, (usize, refusal::Refusal)> {
     let mut framing = Framing::new(LIMITS);
-    for (index, bytes) in input.chunks(step).enumerate() {
-        if let Err(refused) = framing.judge(bytes) {
-            let at = if refused.in_body { index * step + refused.at } else { 0 };
-            return Err((at, refused.refusal));
+    for (index, mut bytes) in input.chunks(step).enumerate() {
+        let mut before = index * step;
+        while !bytes.is_empty() {
+            if let Err(refused) = framing.judge(bytes) {
+                let at = if refused.in_body { before + refused.at } else { 0 };
+                return Err((at, refused.refusal));
+            }
+            // What is held back behind a request for another protocol is taken for HTTP's.
+            let used = framing.held().unwrap_or(bytes.len());
+            (bytes, before) = (&bytes[used..], before + used);
         }
     }
     Ok(framing.heads())

@@ -11,8 +11,8 @@ use medusa_abi::{
     host::HttpCallbacks,
     http::{
         BODY_BYTES, BODY_EMPTY, BODY_EXCHANGE, BODY_FILE, BODY_SOURCE, BodySource, ExchangeRecord,
-        FRAME_DATA, Frame, FrameSink, Handler, HeadSink, LENGTH_UNKNOWN, Observer, ROUTE_FILTER,
-        RequestHead, ResponseHead, RouteSpec,
+        FRAME_DATA, Frame, FrameSink, Handler, HeadSink, LENGTH_UNKNOWN, Observer,
+        REQUEST_TAKES_UPGRADE, ROUTE_FILTER, RequestHead, ResponseHead, RouteSpec,
     },
     net::SocketAddress,
     task::{Task, Waker},
@@ -118,6 +118,24 @@ pub(super) struct Exchange {
     pub(super) response: RefCell<Option<Rc<OwnedResponse>>>,
     failed: StdCell<Option<Code>>,
     waker: RefCell<Option<Kept>>,
+    /// If the test would let the request's connection go, shared with what filters make of the request.
+    pub(super) switch: Option<Rc<Switch>>,
+}
+
+/// A connection that is to speak another protocol.
+#[derive(Default)]
+pub(super) struct Switch {
+    /// Its handle, 0 before it comes.
+    connection: StdCell<Handle>,
+    waker: RefCell<Option<Kept>>,
+}
+
+impl Switch {
+    /// The connection is whoever's answered 101.
+    pub(super) fn hand_over(&self, connection: Handle) {
+        self.connection.set(connection);
+        wake_slot(&self.waker);
+    }
 }
 
 impl Exchange {
@@ -165,7 +183,8 @@ impl Exchange {
         };
         let mut task = Task::NONE;
         let mount = if route.path == "/" { 0 } else { route.path.len() };
-        let code = self.head.lend(self.body_length, mount, |head| {
+        let flags = self.switch.as_ref().map_or(0, |_| REQUEST_TAKES_UPGRADE);
+        let code = self.head.lend(self.body_length, mount, flags, |head| {
             // SAFETY: A registered handler; the head is borrowed for the call.
             unsafe {
                 route.handler.hooks.get().map_or(code::INVALID, |hooks| {
@@ -203,7 +222,13 @@ impl OwnedHead {
         }
     }
 
-    fn lend<R>(&self, body_length: u64, mount: usize, f: impl FnOnce(&RequestHead) -> R) -> R {
+    fn lend<R>(
+        &self,
+        body_length: u64,
+        mount: usize,
+        flags: u32,
+        f: impl FnOnce(&RequestHead) -> R,
+    ) -> R {
         let fields: FieldList =
             self.fields.iter().map(|(name, value)| field(name, value)).collect();
         let optional = |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or(Slice::NONE, Slice::new);
@@ -216,7 +241,7 @@ impl OwnedHead {
             fields: fields.as_ptr(),
             field_count: fields.len(),
             version: self.version,
-            flags: 0,
+            flags,
             body_length,
             mount_length: mount.min(self.path.len()),
             remote: self.remote.unwrap_or(SocketAddress::NONE),
@@ -233,9 +258,10 @@ pub(super) fn start(
     head: OwnedHead,
     body: Source,
     length: u64,
+    switch: Option<Rc<Switch>>,
 ) -> (Handle, Rc<Exchange>) {
     let chain = chain(world, &head);
-    make(world, head, body, length, chain)
+    make(world, head, body, length, chain, switch)
 }
 
 fn make(
@@ -244,6 +270,7 @@ fn make(
     body: Source,
     body_length: u64,
     chain: Vec<Rc<RouteEntry>>,
+    switch: Option<Rc<Switch>>,
 ) -> (Handle, Rc<Exchange>) {
     let exchange = Rc::new(Exchange {
         head,
@@ -254,6 +281,7 @@ fn make(
         response: None.into(),
         failed: None.into(),
         waker: None.into(),
+        switch,
     });
     let handle = world.insert(Entry::Exchange(exchange.clone()));
     exchange.ask_next(world, handle);
@@ -552,7 +580,7 @@ unsafe extern "C" fn exchange_next(
             None => Source::Request(exchange),
         };
         let chain = outer.chain.borrow().clone();
-        let (handle, inner) = make(world, head, body, length, chain);
+        let (handle, inner) = make(world, head, body, length, chain, outer.switch.clone());
         begin(world, handle, &inner, sink, waker)
     })
 }
@@ -575,7 +603,7 @@ unsafe extern "C" fn exchange_start(
             Some(_) => Source::Plugin(OwnedSource(body)),
             None => Source::Empty,
         };
-        let (handle, exchange) = start(world, head, body, length);
+        let (handle, exchange) = start(world, head, body, length, None);
         begin(world, handle, &exchange, sink, waker)
     })
 }
@@ -677,8 +705,18 @@ unsafe extern "C" fn exchange_interim(_: InstanceId, _: Handle, _: *const Respon
     code::UNSUPPORTED
 }
 
-unsafe extern "C" fn exchange_upgrade(_: InstanceId, _: Handle, _: Waker) -> Code {
-    code::UNSUPPORTED
+unsafe extern "C" fn exchange_upgrade(_: InstanceId, exchange: Handle, waker: Waker) -> Code {
+    on_loop(|world| {
+        let Some(Entry::Exchange(exchange)) = world.get(exchange) else { return code::STALE };
+        let Some(switch) = &exchange.switch else { return code::UNSUPPORTED };
+        match switch.connection.take() {
+            0 => {
+                *switch.waker.borrow_mut() = Kept::new(waker);
+                code::PENDING
+            }
+            connection => connection as Code,
+        }
+    })
 }
 
 unsafe extern "C" fn exchange_hand_over(_: InstanceId, _: Handle, _: Handle, _: Slice) -> Code {

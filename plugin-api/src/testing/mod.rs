@@ -50,7 +50,7 @@ use medusa_abi::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::{
-    exchange::{OwnedHead, OwnedResponse, Source},
+    exchange::{OwnedHead, OwnedResponse, Source, Switch},
     pipe::End,
     wake::{Kept, SHARED},
     world::{Entry, ServiceEntry, World},
@@ -184,9 +184,7 @@ impl Host {
     /// When it serves no connections.
     #[must_use]
     pub fn connect(&self) -> TestConnection {
-        let port = self.next_port.get();
-        self.next_port.set(port + 1);
-        let (test, plugin) = End::pair(([127, 0, 0, 1], port).into(), ([127, 0, 0, 1], 7).into());
+        let (test, plugin) = self.pair(([127, 0, 0, 1], 7).into());
         let code = net::serve(&self.world, plugin);
         assert!(code >= 0, "the plugin did not take the connection: code {code}");
         self.world.run_ready();
@@ -201,9 +199,7 @@ impl Host {
     pub fn connect_to(&self, address: SocketAddr) -> TestConnection {
         let listener = self.world.ports.borrow().get(&address).cloned();
         let listener = listener.unwrap_or_else(|| panic!("nobody listens on {address}"));
-        let port = self.next_port.get();
-        self.next_port.set(port + 1);
-        let (test, plugin) = End::pair(([127, 0, 0, 1], port).into(), address);
+        let (test, plugin) = self.pair(address);
         listener.waiting.borrow_mut().insert(0, plugin);
         wake::wake_slot(&listener.waker);
         self.world.run_ready();
@@ -227,6 +223,43 @@ impl Host {
     /// Has the plugin answer a request, by its filters and handlers. Nobody's request is answered 404, a failure 500, as a
     /// server does it.
     pub fn request<B: Into<Bytes>>(&self, request: http::Request<B>) -> http::Response<Bytes> {
+        let (handle, response) = self.ask(request, None);
+        self.world.remove(handle);
+        self.world.run_ready();
+        response
+    }
+
+    /// As [`request`](Host::request), for one that asks for another protocol. If the plugin answers 101, its end of the connection is with
+    /// whoever did, and the test's end is here.
+    pub fn switch(
+        &self,
+        request: http::Request<()>,
+    ) -> (http::Response<Bytes>, Option<TestConnection>) {
+        let switch = Rc::new(Switch::default());
+        let (handle, response) = self.ask(request.map(|()| Bytes::new()), Some(switch.clone()));
+        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            self.world.remove(handle);
+            self.world.run_ready();
+            return (response, None);
+        }
+        // The exchange is the handler's now.
+        let (end, plugin) = self.pair(([127, 0, 0, 1], 80).into());
+        switch.hand_over(net::adopt(&self.world, plugin, u32::MAX, false));
+        self.world.run_ready();
+        (response, Some(TestConnection { end, world: self.world.clone() }))
+    }
+
+    fn pair(&self, to: SocketAddr) -> (End, End) {
+        let port = self.next_port.get();
+        self.next_port.set(port + 1);
+        End::pair(([127, 0, 0, 1], port).into(), to)
+    }
+
+    fn ask<B: Into<Bytes>>(
+        &self,
+        request: http::Request<B>,
+        switch: Option<Rc<Switch>>,
+    ) -> (Handle, http::Response<Bytes>) {
         let (parts, body) = request.into_parts();
         let body: Bytes = body.into();
         let host = parts.headers.get("host").map(|host| host.as_bytes().to_vec());
@@ -246,7 +279,7 @@ impl Host {
         };
         let length = exchange::length_of(&body);
         let source = if body.is_empty() { Source::Empty } else { Source::Bytes(body.to_vec()) };
-        let (handle, exchange) = exchange::start(&self.world, head.clone(), source, length);
+        let (handle, exchange) = exchange::start(&self.world, head.clone(), source, length, switch);
         let what = format!("{} {}", parts.method, parts.uri);
         let outcome = self.world.run_until(&what, || exchange.outcome(&self.world, handle));
         let mut response = http::Response::new(Bytes::new());
@@ -270,12 +303,10 @@ impl Host {
             Err(code) => (500, format!("code {code}").into_bytes()),
         };
         exchange::observe(&self.world, &head, status, ended, bytes.len() as u64);
-        self.world.remove(handle);
-        self.world.run_ready();
         let status = u16::try_from(status).ok().and_then(|s| http::StatusCode::from_u16(s).ok());
         *response.status_mut() = status.expect("a valid status");
         *response.body_mut() = bytes.into();
-        response
+        (handle, response)
     }
 
     /// `GET path`.

@@ -60,7 +60,7 @@ pub(super) fn adopt(world: &World, end: End, listener: u32, session: bool) -> Ha
         parked: None.into(),
         due: RefCell::default(),
         turn: 0.into(),
-        session,
+        session: session.into(),
         hangup_told: false.into(),
         drain_told: false.into(),
     })))
@@ -404,11 +404,18 @@ unsafe extern "C" fn conn_option(_: InstanceId, connection: Handle, _: u32, _: u
 }
 
 unsafe extern "C" fn conn_park(_: InstanceId, connection: Handle, spec: *const ParkSpec) -> Code {
+    let serves_sessions = on_loop(|world| match service(world).as_deref() {
+        Some(ServiceEntry::Session(_)) => code::READY,
+        _ => code::INVALID,
+    });
+    if serves_sessions < 0 {
+        return serves_sessions;
+    }
     with(connection, |conn| {
         // SAFETY: The spec is valid for the call.
-        let Some(spec) = (unsafe { spec.as_ref() }).filter(|_| conn.session) else {
-            return code::INVALID;
-        };
+        let Some(spec) = (unsafe { spec.as_ref() }) else { return code::INVALID };
+        // One that came in otherwise becomes a session with it.
+        conn.session.set(true);
         if spec.flags & PARK_RESUME != 0 {
             conn.due.borrow_mut().push_back((WAKE_RESUMED, Vec::new()));
         }
@@ -419,7 +426,7 @@ unsafe extern "C" fn conn_park(_: InstanceId, connection: Handle, spec: *const P
 
 unsafe extern "C" fn conn_post(_: InstanceId, connection: Handle, bytes: Slice) -> Code {
     with(connection, |conn| {
-        if !conn.session {
+        if !conn.session.get() {
             return code::INVALID;
         }
         // SAFETY: See above.

@@ -83,7 +83,7 @@ pub(super) struct Connection {
     /// The task of the running turn.
     pub(super) turn: StdCell<Handle>,
     /// Served by sessions.
-    pub(super) session: bool,
+    pub(super) session: StdCell<bool>,
     pub(super) hangup_told: StdCell<bool>,
     pub(super) drain_told: StdCell<bool>,
 }

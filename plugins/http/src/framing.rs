@@ -761,6 +761,39 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_request_for_another_protocol_is_held_back() {
+        let asks = with("Connection: keep-alive, Upgrade\r\nUPGRADE: websocket");
+        let check = |head: &str, is_held: bool| {
+            let before = with("A: b");
+            for step in [1000, 1, 7] {
+                let mut framing = Framing::new(LIMITS);
+                let input = before.clone() + head + "\x01\x02hi";
+                let (mut at, mut held) = (0, None);
+                for piece in input.as_bytes().chunks(step) {
+                    if framing.judge(piece).is_err() {
+                        break;
+                    }
+                    if let Some(used) = framing.held() {
+                        held = Some(at + used);
+                        break;
+                    }
+                    at += piece.len();
+                }
+                assert_eq!(held, is_held.then_some(before.len() + head.len()), "{head}{step}");
+            }
+        };
+        check(&asks, true);
+        check(&with("Upgrade: h2c, websocket\r\nConnection: upgrade\r\nContent-Length: 0"), true);
+        check(&with("Upgrade: websocket"), false);
+        check(&with("Connection: upgrade"), false);
+        check(&with("Connection: upgrade\r\nUpgrade:"), false);
+        check(&with("Connection: upgrades\r\nUpgrade: websocket"), false);
+        check(&asks.replace("HTTP/1.1", "HTTP/1.0"), false);
+        // RFC 9110 section 7.8: the whole request has to come before, and its body is not waited for.
+        check(&(with("Upgrade: a\r\nConnection: upgrade\r\nContent-Length: 2") + "ab"), false);
+    }
+
+    #[test]
     fn a_bad_message_stops_after_the_good_ones() {
         let good = with("Content-Length: 3") + "abc";
         let input = good.clone() + "GET / HTTP/1.1\n\n";

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use medusa_tests::{Canary, Client, Server, wait_until};
+use medusa_tests::{Canary, Client, End, Server, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -297,6 +297,33 @@ fn answers_that_are_given_twice_or_late() {
     liars.check_request("late", "in time");
     liars.check("late-respond", "respond=STALE pull=STALE end=STALE");
     liars.unload();
+}
+
+#[test]
+fn protocols_that_are_switched_to_and_not_spoken() {
+    let mut liars = Liars::behind_web();
+    liars.check_request("switch-early", "fetch=UNSUPPORTED hand-over=STALE");
+    let web = liars.web();
+    let switch = |lie: &str| {
+        let mut client = Client::connect(web);
+        client.send(format!(
+            "GET /a/lie/{lie} HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: lies\r\n\r\nhello"
+        ));
+        let response = client.response();
+        (client, response)
+    };
+    assert_eq!(switch("switch-early").1.text(), "fetch=GONE hand-over=STALE");
+    let (mut dropped, response) = switch("switch-dropped");
+    assert_eq!((response.status, dropped.end()), (101, End::Eof));
+    let (mut kept, response) = switch("switch-kept");
+    assert_eq!(response.status, 101);
+    liars.server.wait_for_log("switch twice=INVALID");
+    let connections = liars.server.ctl_json(["connections"]);
+    let owners: Vec<_> = connections.as_array().expect("an array").iter().collect();
+    assert!(owners.iter().any(|it| it["instance"] == "a"), "{connections}");
+    let unloaded = liars.server.ctl_json(["unload", "a", "--now"]);
+    assert_eq!((&unloaded["result"], &unloaded["mapped"]), (&"unloaded".into(), &false.into()));
+    assert_eq!(kept.end(), End::Eof);
 }
 
 #[test]
