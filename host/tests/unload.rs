@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, Barrier, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -171,6 +171,15 @@ fn thousands_of_cycles_leave_nothing_behind() {
     static DESTROYED: AtomicUsize = AtomicUsize::new(0);
     let pool = Pool::start("medusa-pool", 3, 10).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // It makes a thread when there is work for it.
+    let all_are_here = Arc::new(Barrier::new(3));
+    let meet = || {
+        let all_are_here = all_are_here.clone();
+        pool.submit(move || all_are_here.wait().is_leader()).unwrap()
+    };
+    for met in [meet(), meet(), meet()] {
+        runtime.block_on(met).unwrap();
+    }
     let mut at_start = None;
     for cycle in 0..CYCLES {
         if cycle == WARM_UP_CYCLES {

@@ -36,6 +36,8 @@ impl Host {
             if let Err(failed) = self.start(spec).await {
                 tracing::error!("{}", failed.reason);
             }
+            // Who is connected to what serves by now is answered before the next one is loaded.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -77,7 +77,7 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Threads of the pool on which blocking work runs.
+    /// Most threads of the pool on which blocking work runs.
     pool_threads: Host = 4, 1 => 256;
     /// Blocking jobs that wait for a thread of the pool; more are refused.
     jobs_queued_max: Host = 1024, 1 => 1_000_000;

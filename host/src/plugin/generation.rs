@@ -171,7 +171,9 @@ impl Generation {
             off_loop,
             owned: Cell::new(0),
             jobs_running: Cell::new(0),
-            job_permits: Rc::new(Semaphore::new(registry.pool.threads().saturating_sub(1).max(1))),
+            job_permits: Rc::new(Semaphore::new(
+                registry.pool.threads_max().saturating_sub(1).max(1),
+            )),
             threads: RefCell::default(),
             service: RefCell::default(),
             responders: RefCell::default(),

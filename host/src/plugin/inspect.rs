@@ -6,6 +6,8 @@ mod elf;
 mod refusal;
 mod render;
 
+use std::fs;
+
 pub use self::{
     refusal::Refusal,
     render::{render_json, render_text},
@@ -58,6 +60,13 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Refusal> {
     let inspection = read(bytes)?;
     inspection.verdict(&Host::THIS)?;
     Ok(inspection)
+}
+
+/// The name and version that a library's file gives itself, if it is one; of all else nothing is read. For people: [`inspect`] has to
+/// follow.
+pub fn title(file: &fs::File) -> Option<String> {
+    let Manifest { name, version, .. } = elf::manifest(file)?;
+    Some(format!("{name}-{version}"))
 }
 
 /// Reads what a library's file states.

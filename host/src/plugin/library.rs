@@ -44,7 +44,6 @@ pub struct Library {
     image: ImageId,
     path: PathBuf,
     inspection: Inspection,
-    digest: Digest,
     range: Range<usize>,
     file: FileId,
     /// None once `dlclose` was called.
@@ -91,7 +90,7 @@ pub enum PinReason {
 }
 
 impl Library {
-    /// Reads, inspects and copies a library. Blocks; may run on any thread.
+    /// Copies and inspects a library. Blocks; may run on any thread.
     ///
     /// # Errors
     /// The file cannot be read or copied, or is refused.
@@ -101,7 +100,7 @@ impl Library {
 
     /// Opens a copy; runs the library's constructors. On the loop, for what runs is to be attributed to one image at a time.
     fn open(staged: Staged) -> Result<Library, LoadError> {
-        let Staged { path, inspection, digest, copy } = staged;
+        let Staged { path, inspection, copy } = staged;
         let name = CString::new(format!("/proc/self/fd/{}", copy.as_raw_fd()))
             .expect("a number holds no NUL");
         let failed = |reason| LoadError::Open { path: path.clone(), reason };
@@ -120,7 +119,6 @@ impl Library {
         let mut library = Library {
             image,
             inspection,
-            digest,
             range: 0..0,
             file: FileId { device: (0, 0), inode: 0 },
             handle: Some(handle),
@@ -163,9 +161,9 @@ impl Library {
         &self.inspection
     }
 
-    /// SHA-256 of its file.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    /// SHA-256 of the bytes that it was opened from, as [`Staged::digest`]; none once it was unmapped.
+    pub fn digest(&self) -> Option<Digest> {
+        stage::digest(self.copy.as_ref()?)
     }
 
     /// Device and inode of its mapping, as in `/proc/self/maps`.

@@ -1,7 +1,8 @@
 //! The host's pool: the few threads that blocking work runs on.
 //!
-//! Its threads are made at the start, and their number never changes, so that all of them can be asked to clean up after a plugin.
-//! Each takes what was broadcast to it before what is queued for all; a busy one delays only its own answer.
+//! One thread is made at the start, the others when there is work for them, up to a number that never changes. None ends before the
+//! pool does, so that all of them can be asked to clean up after a plugin. Each takes what was broadcast to it before what is queued
+//! for all; a busy one delays only its own answer.
 
 use std::{
     any::Any,
@@ -21,13 +22,14 @@ use crate::sys::blocking::{Blocking, Busy};
 /// The pool. Dropping it stops it: jobs that run are waited for, jobs that are queued are dropped, and their tickets say so.
 pub struct Pool {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    name: String,
+    threads_max: usize,
 }
 
 /// How the pool is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// How many threads it has.
+    /// How many threads it has by now.
     pub threads: usize,
     /// How many of them run something.
     pub busy: usize,
@@ -73,33 +75,35 @@ struct State {
     queue: VecDeque<Job>,
     /// For each thread alone.
     private: Vec<VecDeque<Job>>,
+    /// As many as `private` has.
+    threads: Vec<JoinHandle<()>>,
+    /// The last try to make one was in vain.
+    is_short: bool,
     busy: usize,
     done: u64,
     is_stopping: bool,
 }
 
 impl Pool {
-    /// Starts `threads` threads (at least one) named after the pool, `NAME-N`; at most `queued_max` jobs wait for them.
+    /// Starts a pool that has up to `threads_max` threads (at least one), named after it, `NAME-N`; at most `queued_max` jobs wait for
+    /// them.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn start(name: &str, threads: usize, queued_max: usize) -> io::Result<Pool> {
-        let threads = threads.max(1);
+    pub fn start(name: &str, threads_max: usize, queued_max: usize) -> io::Result<Pool> {
         let state = State {
             queue: VecDeque::new(),
-            private: (0..threads).map(|_| VecDeque::new()).collect(),
+            private: Vec::new(),
+            threads: Vec::new(),
+            is_short: false,
             busy: 0,
             done: 0,
             is_stopping: false,
         };
         let shared =
             Arc::new(Shared { state: Mutex::new(state), work: Condvar::new(), queued_max });
-        let mut pool = Pool { shared: shared.clone(), threads: Vec::new() };
-        for number in 0..threads {
-            let shared = shared.clone();
-            let thread = Builder::new().name(format!("{name}-{number}"));
-            pool.threads.push(thread.spawn(move || shared.run(number))?);
-        }
+        let pool = Pool { shared, name: name.to_owned(), threads_max: threads_max.max(1) };
+        pool.add_thread(&mut pool.shared.lock())?;
         Ok(pool)
     }
 
@@ -111,15 +115,8 @@ impl Pool {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Ticket<T>, QueueFull> {
-        let mut state = self.shared.lock();
-        if state.queue.len() >= self.shared.queued_max {
-            return Err(QueueFull { queued_max: self.shared.queued_max });
-        }
         let (job, ticket) = with_ticket(job);
-        state.queue.push_back(job);
-        drop(state);
-        self.shared.work.notify_one();
-        Ok(ticket)
+        self.enqueue(job).map(|()| ticket)
     }
 
     /// Runs `job` once on every thread, ahead of all that is queued. The results are in the threads' order; they are there when the
@@ -138,16 +135,16 @@ impl Pool {
         results
     }
 
-    /// How many threads it has.
-    pub fn threads(&self) -> usize {
-        self.threads.len()
+    /// How many threads it may have.
+    pub fn threads_max(&self) -> usize {
+        self.threads_max
     }
 
     /// How the pool is doing.
     pub fn status(&self) -> PoolStatus {
         let state = self.shared.lock();
         PoolStatus {
-            threads: state.private.len(),
+            threads: state.threads.len(),
             busy: state.busy,
             queued: state.queue.len(),
             queued_max: self.shared.queued_max,
@@ -166,8 +163,31 @@ impl Pool {
             return Err(QueueFull { queued_max: self.shared.queued_max });
         }
         state.queue.push_back(job);
+        let idle = state.threads.len() - state.busy;
+        if state.queue.len() > idle && state.threads.len() < self.threads_max {
+            self.help(&mut state);
+        }
         drop(state);
         self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Makes another thread, if that can be; those that are there do the work in any case.
+    fn help(&self, state: &mut State) {
+        let added = self.add_thread(state);
+        if let (Err(error), false) = (&added, state.is_short) {
+            let (pool, threads) = (&self.name, state.threads.len());
+            tracing::warn!(pool, threads, "no other thread can be started: {error}");
+        }
+        state.is_short = added.is_err();
+    }
+
+    fn add_thread(&self, state: &mut State) -> io::Result<()> {
+        let (shared, number) = (self.shared.clone(), state.threads.len());
+        // It begins by waiting for the lock, which is held here.
+        let thread = Builder::new().name(format!("{}-{number}", self.name));
+        state.threads.push(thread.spawn(move || shared.run(number))?);
+        state.private.push(VecDeque::new());
         Ok(())
     }
 
@@ -198,14 +218,14 @@ impl Blocking for Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let dropped = {
+        let (dropped, threads) = {
             let mut state = self.shared.lock();
             state.is_stopping = true;
-            std::mem::take(&mut state.queue)
+            (std::mem::take(&mut state.queue), std::mem::take(&mut state.threads))
         };
         self.shared.work.notify_all();
         drop(dropped);
-        for thread in self.threads.drain(..) {
+        for thread in threads {
             // Jobs are caught, so a thread ends only by returning.
             let _ = thread.join();
         }
@@ -311,6 +331,7 @@ mod tests {
     use std::{
         collections::HashSet,
         sync::{
+            Barrier,
             atomic::{AtomicUsize, Ordering},
             mpsc,
         },
@@ -321,6 +342,40 @@ mod tests {
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    /// Has as many threads run something at the same time, and waits until they are done.
+    fn occupy(pool: &Pool, threads: usize) {
+        let all_are_here = Arc::new(Barrier::new(threads));
+        let meet = || {
+            let all_are_here = all_are_here.clone();
+            pool.submit(move || all_are_here.wait().is_leader()).unwrap()
+        };
+        for met in (0..threads).map(|_| meet()).collect::<Vec<_>>() {
+            block_on(met).unwrap();
+        }
+        while pool.status().busy > 0 {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn threads_are_made_as_there_is_work_for_them() {
+        let pool = Pool::start("medusa-pool", 3, 10).unwrap();
+        assert_eq!(pool.status().threads, 1);
+        for _ in 0..10 {
+            occupy(&pool, 1);
+        }
+        assert_eq!(pool.status().threads, 1, "one was enough");
+        occupy(&pool, 3);
+        assert_eq!(pool.status().threads, 3);
+        let (open, gate) = mpsc::channel::<()>();
+        let busy = pool.submit(move || gate.recv().is_err()).unwrap();
+        let waiting = Vec::from_iter((0..9).map(|_| pool.submit(|| ()).unwrap()));
+        assert_eq!(pool.status().threads, 3, "never more than it may have");
+        waiting.into_iter().for_each(|job| block_on(job).unwrap());
+        drop(open);
+        assert_eq!(block_on(busy), Ok(true));
     }
 
     #[test]
@@ -360,6 +415,7 @@ mod tests {
     #[test]
     fn a_broadcast_reaches_every_thread_once_ahead_of_the_queue() {
         let pool = Pool::start("medusa-pool", 3, 10).unwrap();
+        occupy(&pool, 3);
         let (open, gate) = mpsc::channel::<()>();
         let (started, begun) = mpsc::channel();
         let busy = pool

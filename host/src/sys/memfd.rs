@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
@@ -17,18 +17,22 @@ const ATTEMPTS_MAX: u32 = 5;
 const SEALS: SealFlags =
     SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// A memory file that holds `bytes` and that nobody can change any more, this process included.
+/// A memory file that holds what `fill` writes, and that nobody can change any more, this process included. `fill` is called again,
+/// with an empty file, where the kernel cannot seal the first one just now.
 ///
 /// `name` shows up in the mapping list as `/memfd:NAME (deleted)`; it may be 249 bytes long and must hold no NUL.
 ///
 /// # Errors
-/// What the kernel says: no memory, no descriptors, or a policy that forbids executable memory files
+/// Those of `fill`, and what the kernel says: no memory, no descriptors, or a policy that forbids executable memory files
 /// (`vm.memfd_noexec=2`, EACCES).
-pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+pub fn sealed(
+    name: &str,
+    mut fill: impl FnMut(&mut File) -> io::Result<()>,
+) -> io::Result<OwnedFd> {
     let mut attempts_left = ATTEMPTS_MAX;
     loop {
         let mut file = File::from(create(name)?);
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         attempts_left -= 1;
         match fcntl_add_seals(&file, SEALS) {
             // The kernel holds one of its pages for a moment, to move it, say (fcntl(2), F_ADD_SEALS); other pages may be free.
@@ -71,11 +75,13 @@ pub fn may_execute(file: BorrowedFd<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
     fn a_sealed_file_keeps_its_bytes() {
-        let file = File::from(sealed("test", b"as it was").unwrap());
+        let file = File::from(sealed("test", |file| file.write_all(b"as it was")).unwrap());
         assert!(is_sealed(&file));
         assert!(may_execute(file.as_fd()));
         assert_eq!(file.set_len(1).unwrap_err().kind(), io::ErrorKind::PermissionDenied);

@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_file_is_sent_in_pieces() {
         let (here, mut there) = UnixStream::pair().unwrap();
-        let file = crate::sys::memfd::sealed("test", b"0123456789").unwrap();
+        let file = crate::sys::memfd::sealed("test", |file| file.write_all(b"0123456789")).unwrap();
         let mut offset = 2;
         assert_eq!(send_file(&here, &file, &mut offset, 3).unwrap(), 3);
         assert_eq!(offset, 5);

@@ -2,14 +2,16 @@
 //!
 //! Nothing in the file is trusted: every offset is checked against its length.
 
+use std::fs;
+
 use medusa_abi::ENTRY_SYMBOL;
 use object::{
-    LittleEndian,
+    LittleEndian, ReadCache,
     elf::{self, FileHeader64},
     read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym},
 };
 
-use super::Refusal;
+use super::{Manifest, Refusal};
 
 type Header = FileHeader64<LittleEndian>;
 
@@ -97,6 +99,14 @@ impl<'data> File<'data> {
         }
         Ok(symbols)
     }
+}
+
+/// What a library's file says of itself, if that is found where it has to be. The rest of the file is neither read nor checked.
+pub(super) fn manifest(file: &fs::File) -> Option<Manifest> {
+    let bytes = &ReadCache::new(file);
+    let sections = Header::parse(bytes).ok()?.sections(LE, bytes).ok()?;
+    let (_, section) = sections.section_by_name(LE, medusa_abi::MANIFEST_SECTION.as_bytes())?;
+    Manifest::parse(section.data(LE, bytes).ok()?).ok()
 }
 
 fn header(bytes: &[u8]) -> Result<&Header, Refusal> {

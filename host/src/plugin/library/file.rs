@@ -3,9 +3,9 @@
 //! It blocks; the running host reads on the pool.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -15,14 +15,14 @@ use crate::{config::words, sys::pages::Pages};
 /// symbols, has a fifth of it.
 const LIBRARY_BYTES_MAX: u64 = 512 << 20;
 
-/// Reads a library's file.
+/// Opens a library's file; how many bytes it has.
 ///
 /// # Errors
-/// It is not there (`NotFound`, with the libraries that are), is not a regular file, is too large, or cannot be read.
-pub fn read(path: &Path) -> io::Result<Pages> {
+/// It is not there (`NotFound`, with the libraries that are), is not a regular file, or is too large.
+pub(super) fn open(path: &Path) -> io::Result<(File, u64)> {
     // Non-blocking, so that a named pipe is refused and not waited for.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let mut file = file.map_err(|error| match error.kind() {
+    let file = file.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::new(io::ErrorKind::NotFound, absent(path)),
         _ => error,
     })?;
@@ -35,10 +35,24 @@ pub fn read(path: &Path) -> io::Result<Pages> {
             "it has more than {LIBRARY_BYTES_MAX} bytes, so it is not a plugin's library; name another file"
         )));
     }
-    let mut bytes = Pages::zeroed(metadata.len() as usize)?;
+    Ok((file, metadata.len()))
+}
+
+/// Reads a library's file.
+///
+/// # Errors
+/// As [`open`], or it cannot be read.
+pub fn read(path: &Path) -> io::Result<Pages> {
+    let (file, _) = open(path)?;
+    read_all(&file)
+}
+
+/// Reads all of a regular file, wherever it was read from before.
+pub(super) fn read_all(file: &File) -> io::Result<Pages> {
+    let mut bytes = Pages::zeroed(file.metadata()?.len() as usize)?;
     let mut length = 0;
     while length < bytes.len() {
-        match file.read(&mut bytes[length..]) {
+        match file.read_at(&mut bytes[length..], length as u64) {
             // It was cut meanwhile; whether what is left is a library is found out next.
             Ok(0) => break,
             Ok(count) => length += count,

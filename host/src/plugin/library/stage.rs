@@ -1,8 +1,8 @@
-//! The part of loading that blocks: read the file, look at it, copy it.
+//! The part of loading that blocks: copy the file, and look at the copy.
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, Read, Seek, SeekFrom},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -11,19 +11,18 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Digest, Library, LoadError, file};
 use crate::{
-    plugin::inspect::{Inspection, inspect},
-    sys::memfd,
+    plugin::inspect::{self, Inspection},
+    sys::{memfd, pages::Pages},
 };
 
 /// The kernel takes 249 bytes.
 const NAME_BYTES_MAX: usize = 200;
 
-/// A library that was read, inspected and copied, and not yet opened. Dropping it leaves nothing behind.
+/// A library that was copied and inspected, and not yet opened. Dropping it leaves nothing behind.
 #[derive(Debug)]
 pub struct Staged {
     pub(super) path: PathBuf,
     pub(super) inspection: Inspection,
-    pub(super) digest: Digest,
     pub(super) copy: OwnedFd,
 }
 
@@ -33,9 +32,9 @@ impl Staged {
         &self.inspection
     }
 
-    /// SHA-256 of its file.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    /// SHA-256 of its copy; none if that cannot be read, for want of memory. Takes about a millisecond for each MiB.
+    pub fn digest(&self) -> Option<Digest> {
+        digest(&self.copy)
     }
 
     /// Opens the library; runs its constructors. On the loop.
@@ -76,31 +75,51 @@ pub(super) fn stage(path: &Path) -> Result<Staged, LoadError> {
 
 /// Stages what is in the file `from`, as the library that `path` names.
 fn stage_from(from: &Path, path: &Path) -> Result<Staged, LoadError> {
-    let bytes =
-        file::read(from).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    let inspection =
-        inspect(&bytes).map_err(|refusal| LoadError::Refused { path: path.to_owned(), refusal })?;
-    let digest = Digest(Sha256::digest(&*bytes).into());
-    let mut name = format!("medusa:{}-{}", inspection.manifest.name, inspection.manifest.version);
+    let (source, length) =
+        file::open(from).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let failed = |source| LoadError::Copy { path: path.to_owned(), source };
+    let copy = copy(&name(&source), source, length).map_err(failed)?;
+    // What is looked at is what will be opened, whoever writes to the file meanwhile.
+    let inspection = inspect::inspect(&contents(&copy).map_err(failed)?)
+        .map_err(|refusal| LoadError::Refused { path: path.to_owned(), refusal })?;
+    Ok(Staged { path: path.to_owned(), inspection, copy: copy.into() })
+}
+
+pub(super) fn digest(copy: &OwnedFd) -> Option<Digest> {
+    let copy = File::from(copy.try_clone().ok()?);
+    Some(Digest(Sha256::digest(&*contents(&copy).ok()?).into()))
+}
+
+/// What the mapping list calls the image. Of a file that changes meanwhile it may say what was true before.
+fn name(source: &File) -> String {
+    let mut name = format!("medusa:{}", inspect::title(source).unwrap_or_default());
     name.retain(|letter| letter.is_ascii_graphic());
     name.truncate(NAME_BYTES_MAX);
-    let copy =
-        copy(&name, &bytes).map_err(|source| LoadError::Copy { path: path.to_owned(), source })?;
-    Ok(Staged { path: path.to_owned(), inspection, digest, copy })
+    name
 }
 
 /// A memory file where code may be mapped from it; else a file that has no name any more, in a folder where it may.
-fn copy(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
-    let in_memory = memfd::sealed(name, bytes).and_then(executable);
-    in_memory.or_else(|first| {
-        copy_to_file(bytes).and_then(executable).map_err(|second| {
+fn copy(name: &str, mut source: File, length: u64) -> io::Result<File> {
+    let mut fill = |copy: &mut File| {
+        source.seek(SeekFrom::Start(0))?;
+        // If it was cut meanwhile, whether what is left is a library is found out next.
+        io::copy(&mut Read::by_ref(&mut source).take(length), copy).map(drop)
+    };
+    let in_memory = memfd::sealed(name, &mut fill).and_then(executable);
+    let copy = in_memory.or_else(|first| {
+        nameless(fill).and_then(executable).map_err(|second| {
             let reason = format!(
                 "neither as a memory file ({first}) nor in {} ({second}); set TMPDIR to a folder that is not mounted noexec",
                 std::env::temp_dir().display()
             );
             io::Error::new(second.kind(), reason)
         })
-    })
+    })?;
+    Ok(copy.into())
+}
+
+fn contents(copy: &File) -> io::Result<Pages> {
+    if memfd::is_sealed(copy) { Pages::of_sealed(copy) } else { file::read_all(copy) }
 }
 
 fn executable(copy: OwnedFd) -> io::Result<OwnedFd> {
@@ -110,17 +129,19 @@ fn executable(copy: OwnedFd) -> io::Result<OwnedFd> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, "code may not be mapped from there"))
 }
 
-fn copy_to_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+fn nameless(fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<OwnedFd> {
     use rustix::fs::{CWD, Mode, OFlags, openat};
     let folder = std::env::temp_dir();
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let mut file = File::from(openat(CWD, &folder, flags, Mode::RWXU)?);
-    file.write_all(bytes)?;
+    fill(&mut file)?;
     Ok(file.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -161,7 +182,10 @@ mod tests {
         std::fs::write(&path, crate::plugin::inspect::tests::good()).unwrap();
         let mut staged = stage(&path).unwrap();
         assert!(memfd::is_sealed(&staged.copy));
-        staged.copy = copy_to_file(&std::fs::read(&path).unwrap()).and_then(executable).unwrap();
+        let digest = staged.digest().unwrap();
+        let fill = |copy: &mut File| copy.write_all(&std::fs::read(&path)?);
+        staged.copy = nameless(fill).and_then(executable).unwrap();
+        assert_eq!(staged.digest(), Some(digest));
         let library = staged.open().unwrap();
         assert!(crate::sys::maps::is_mapped(library.file()).unwrap());
         let file = library.file();
