@@ -4,7 +4,7 @@
 //! written all the same, and first.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     future::Future,
     io,
@@ -13,6 +13,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use medusa_abi::file::FileInfo;
@@ -32,11 +33,16 @@ use crate::{
 /// A file beneath a root. Dropping it closes it as soon as nothing on the pool works on it.
 pub struct File {
     state: RefCell<State>,
+    /// What was last seen to be in memory, and when.
+    seen_warm: Cell<Option<(Place, Instant)>>,
     pool: Rc<dyn Blocking>,
 }
 
 /// Most bytes that one read or write on the pool moves; more are for the next call.
 pub const POOL_BYTES_MAX: usize = 256 * 1024;
+
+/// For how long bytes that are in memory are taken to stay there: a file that many ask for is looked at once for all of them.
+const WARM_FOR: Duration = Duration::from_secs(1);
 
 /// What is in memory together; larger pages do no harm.
 const PAGE_BYTES: u64 = 4096;
@@ -70,14 +76,27 @@ struct Place {
     length: usize,
 }
 
+impl Place {
+    fn end(self) -> u64 {
+        self.offset.saturating_add(self.length as u64)
+    }
+
+    fn covers(self, other: Place) -> bool {
+        self.offset <= other.offset && other.end() <= self.end()
+    }
+}
+
 impl File {
     pub(super) fn opened(descriptor: OwnedFd, pool: &Rc<dyn Blocking>) -> File {
-        let state = State::Open(Open::new(descriptor));
-        File { state: RefCell::new(state), pool: pool.clone() }
+        File::new(State::Open(Open::new(descriptor)), pool)
     }
 
     pub(super) fn opening(ticket: Ticket<io::Result<OwnedFd>>, pool: &Rc<dyn Blocking>) -> File {
-        File { state: RefCell::new(State::Opening(ticket)), pool: pool.clone() }
+        File::new(State::Opening(ticket), pool)
+    }
+
+    fn new(state: State, pool: &Rc<dyn Blocking>) -> File {
+        File { state: RefCell::new(state), seen_warm: Cell::new(None), pool: pool.clone() }
     }
 
     /// Ready once it is open, with what `fstat` says.
@@ -160,16 +179,23 @@ impl File {
         }
     }
 
-    /// Has the `length` bytes at `offset` read into memory, if a look at both ends shows that they are not there; none if they are.
+    /// Has the `length` bytes at `offset` read into memory, if a look at both ends shows that they are not there; none if they are,
+    /// or were within [`WARM_FOR`].
     /// Whoever sends them then waits for no disk. Read errors are left for the sender. Does not count as an operation of the file,
     /// for one file may be sent to many at a time.
     ///
     /// # Errors
     /// As [`File::poll_read`], but none of reading.
     pub fn warm(&self, offset: u64, length: usize) -> io::Result<Option<Ticket<()>>> {
-        let descriptor = self.descriptor()?;
         let place = Place { offset, length };
+        let now = Instant::now();
+        let is_fresh = |(seen, at): (Place, Instant)| seen.covers(place) && now < at + WARM_FOR;
+        if self.seen_warm.get().is_some_and(is_fresh) {
+            return Ok(None);
+        }
+        let descriptor = self.descriptor()?;
         if is_warm(&descriptor, place) {
+            self.seen_warm.set(Some((place, now)));
             return Ok(None);
         }
         Ok(Some(blocking::run(&*self.pool, move || read_through(&descriptor, place))?))
@@ -325,5 +351,26 @@ fn answer<T>(ticket: &mut Ticket<io::Result<T>>, cx: &mut Context<'_>) -> Poll<i
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("File").field("descriptor", &self.descriptor().ok()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_speaks_for_its_parts_alone() {
+        let seen = Place { offset: 100, length: 50 };
+        let check = |offset, length, expected| {
+            assert_eq!(seen.covers(Place { offset, length }), expected, "{length} at {offset}");
+        };
+        check(100, 50, true);
+        check(120, 30, true);
+        check(150, 0, true);
+        check(100, 51, false);
+        check(99, 2, false);
+        check(149, 2, false);
+        check(u64::MAX, 1, false);
+        assert!(!Place { offset: 0, length: 0 }.covers(seen));
     }
 }

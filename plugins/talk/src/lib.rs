@@ -48,6 +48,8 @@ fn load(registrar: &mut Registrar) -> Result<()> {
     registrar.session(async move |conn: &mut Connection, mut talker: Talker, wake: Wake| {
         let (id, mut out) = (conn.info()?.id, String::new());
         let mut stays = !matches!(wake, Wake::Hangup | Wake::Drain);
+        let told = talker.told.filter(|_| talker.nick.is_some());
+        let told = told.unwrap_or(room.borrow().said_in_all);
         if wake == Wake::Readable && talker.told.is_none() {
             out.push_str("your nick:\n");
         } else if wake == Wake::Readable {
@@ -62,8 +64,8 @@ fn load(registrar: &mut Registrar) -> Result<()> {
         if let (Wake::Resumed, Some(nick)) = (wake, &talker.nick) {
             room.borrow_mut().here.insert(id, (nick.clone(), conn.peer()));
         }
-        let in_all = room.borrow().said_in_all;
-        let new = talker.told.replace(in_all).map_or(0, |told| in_all - told);
+        let new = room.borrow().said_in_all - told;
+        talker.told = Some(told + new);
         for (by, to, text) in room.borrow().said.iter().rev().take(new as usize).rev() {
             if to.map_or(*by != id && talker.nick.is_some(), |to| to == id) {
                 out += &format!("{text}\n");
@@ -80,10 +82,13 @@ impl Room {
     fn obey(&mut self, line: &str, id: u64, conn: &Connection, nick: &mut Option<String>) -> bool {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let (name, text) = rest.split_once(' ').unwrap_or((rest, ""));
+        let is_fit = |nick: &str| matches!(nick.len(), 1..33) && !nick.contains(['/', ' ']);
         let (to, text) = match (word, rest, &nick) {
             ("/quit" | "", ..) => return word.is_empty(),
             ("/help", ..) => (Some(id), HELP.into()),
-            ("/nick", name, _) | (name, "", None) if self.is_free(name) => {
+            ("/nick", name, _) | (name, "", None)
+                if is_fit(name) && self.here.values().all(|it| it.0 != name) =>
+            {
                 let was = nick.replace(name.into()).unwrap_or("somebody".into());
                 self.here.insert(id, (name.into(), conn.peer()));
                 (None, format!("* {was} is {name}"))
@@ -102,12 +107,6 @@ impl Room {
         };
         self.say(id, to, text);
         true
-    }
-
-    fn is_free(&self, nick: &str) -> bool {
-        matches!(nick.len(), 1..33)
-            && !nick.contains(['/', ' '])
-            && self.here.values().all(|it| it.0 != nick)
     }
 
     fn say(&mut self, by: u64, to: Option<u64>, text: String) {
