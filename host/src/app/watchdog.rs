@@ -93,7 +93,7 @@ impl Look {
         if self.said.is_some() {
             return None;
         }
-        let Some(plugin) = OffLoop::find(instance) else { return None };
+        let plugin = OffLoop::find(instance)?;
         if since.elapsed() < plugin.stall {
             return None;
         }
