@@ -106,9 +106,9 @@ fn serves_its_site(root: &Path) {
         let output = run(&medusa, root, &["ctl", "--json", "plugins"]);
         let plugins: Value = serde_json::from_str(&output.stdout).ok()?;
         let plugins = plugins.as_array()?;
-        let both = plugins.iter().filter(|it| it["state"] == "running").count() == 2;
+        let all = plugins.iter().filter(|it| it["state"] == "running").count() == 3;
         let web = plugins.iter().find(|it| it["name"] == "web")?;
-        both.then(|| web["listen"][0].as_str()?.parse().ok()).flatten()
+        all.then(|| web["listen"][0].as_str()?.parse().ok()).flatten()
     });
     let page = Client::connect(address).get("/");
     assert!(page.status == 200 && page.text().contains("medusa"), "{page:?}");
