@@ -6,7 +6,10 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use medusa_tests::{Canary, Client, Server, exchange, wait_until};
+use medusa_tests::{
+    Canary, Client, Server, exchange, wait_until,
+    websocket::{self, WebSocket},
+};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -84,6 +87,30 @@ fn what_is_sent_out_of_files_counts() {
     );
     assert_eq!((&web["requests"], &of(&server, "site")["requests"]), (&1.into(), &1.into()));
     assert_eq!(of(&server, "site")["sent_bytes"], 0, "connections are the server's");
+}
+
+#[test]
+fn what_went_over_a_connection_before_it_was_switched_stays_the_servers() {
+    let server = Server::start(
+        "[[plugin]]\nname = \"web\"\nlibrary = \"http\"\nlisten = [\"127.0.0.1:0\"]\n\
+         [[plugin]]\nname = \"echo\"\nlibrary = \"http-echo\"\nattach = \"web\"\n",
+    );
+    let request = websocket::request("/");
+    let mut client = Client::connect(server.address("web"));
+    client.send(&request);
+    assert_eq!(client.response().status, 101);
+    let mut socket = WebSocket::of(client);
+    socket.check_echo("hello");
+    let (web, echo) = (of(&server, "web"), of(&server, "echo"));
+    assert_eq!(web["received_bytes"], request.len());
+    let sent = web["sent_bytes"].as_u64().expect("a number");
+    assert!(sent > 0, "the answer that switched");
+    // Two bytes of a frame before its text, and four more of a client's mask.
+    assert_eq!((&echo["received_bytes"], &echo["sent_bytes"]), (&11.into(), &7.into()));
+    drop(socket);
+    wait_until("it to be gone", PATIENCE, || of(&server, "echo")["connections_active"] == 0);
+    assert_eq!(of(&server, "echo")["received_bytes"], 11);
+    assert_eq!(of(&server, "web")["sent_bytes"], sent);
 }
 
 #[test]

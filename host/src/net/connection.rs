@@ -86,13 +86,13 @@ impl Connection {
         }
     }
 
-    /// Bytes read so far.
+    /// Bytes read so far, since it was passed on if it was.
     #[must_use]
     pub fn bytes_in(&self) -> u64 {
         self.entry.bytes_in.get()
     }
 
-    /// Bytes written so far.
+    /// Bytes written so far, since it was passed on if it was.
     #[must_use]
     pub fn bytes_out(&self) -> u64 {
         self.entry.bytes_out.get()
@@ -132,7 +132,7 @@ impl Connection {
         }
     }
 
-    /// Says who serves it from now on.
+    /// Says who serves it from now on: another generation of the same instance.
     pub fn set_owner(&self, owner: Rc<Owner>) {
         self.entry.owner.replace(owner);
     }
@@ -144,6 +144,8 @@ impl Connection {
         self.entry.place.move_to(seat);
         self.entry.listener.set(NO_LISTENER);
         self.entry.unread.put_back(unread);
+        // What went over it so far stays the other instance's.
+        self.entry.settle_traffic();
         self.set_owner(owner);
     }
 

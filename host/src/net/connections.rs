@@ -112,9 +112,9 @@ pub struct ConnectionStatus {
     pub age: Duration,
     /// How long no data has come or gone; none where the system does not keep that, as for Unix sockets.
     pub idle: Option<Duration>,
-    /// Bytes read from it.
+    /// Bytes read from it, since it was passed on if it was.
     pub bytes_in: u64,
-    /// Bytes written to it.
+    /// Bytes written to it, since it was passed on if it was.
     pub bytes_out: u64,
     /// What it is at.
     pub state: State,

@@ -202,6 +202,11 @@ impl Entry {
         drop(watch);
     }
 
+    /// Counts what went over it as its owner's, for good.
+    pub(super) fn settle_traffic(&self) {
+        self.owner.borrow().traffic.add(self.bytes_in.take(), self.bytes_out.take());
+    }
+
     /// The peer.
     pub(super) fn remote(&self) -> Address {
         match &self.remote {
@@ -277,7 +282,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.place.leave();
-        self.owner.get_mut().traffic.add(self.bytes_in.get(), self.bytes_out.get());
+        self.settle_traffic();
         if self.space.get() != NO_SPACE {
             self.place.table().lot.leave(self.space.get());
         }
