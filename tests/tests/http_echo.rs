@@ -277,6 +277,26 @@ fn a_socket_outlives_the_server_of_http() {
 }
 
 #[test]
+fn an_upgrade_of_the_extension_keeps_its_sockets() {
+    let server = server();
+    let (mut rests, mut half) = (socket(&server), socket(&server));
+    rests.check_echo("one");
+    let letter = frame(true, opcode::TEXT, b"in two pieces");
+    half.send_bytes(&letter[..8]);
+    for generation in 2..5 {
+        assert_eq!(server.ctl_json(["upgrade", "echo"])["result"], "upgraded");
+        wait_until("the old one to be gone", Duration::from_secs(30), || {
+            let all = server.plugin("echo");
+            all.len() == 1 && all[0]["generation"] == generation
+        });
+        rests.check_echo("still here");
+    }
+    half.send_bytes(&letter[8..]);
+    half.check_next(opcode::TEXT, "in two pieces");
+    half.check_echo("whole");
+}
+
+#[test]
 fn filters_see_the_answer_that_switches_and_may_have_another_instead() {
     let chain =
         "[[plugin]]\nname = \"f\"\nlibrary = \"chain\"\nattach = \"web\"\n[plugin.config]\n";
