@@ -165,6 +165,75 @@ fn if_one_session_cannot_be_taken_the_old_generation_goes_on_with_all() {
     clients.iter_mut().for_each(|client| client.says("count", "4"));
 }
 
+/// Reads to the end of the input, which is to come.
+#[track_caller]
+fn is_closed(client: &mut Lines) {
+    let mut rest = String::new();
+    client.reader.read_line(&mut rest).expect("the connection is closed");
+    assert_eq!(rest, "");
+}
+
+#[test]
+fn a_session_in_a_turn_that_cannot_be_taken_ends_where_it_is() {
+    let server = Server::start(&keeper(""));
+    let mut held: Vec<_> = (0..3).map(|_| Lines::connect(server.address("keeper"))).collect();
+    held.iter_mut().for_each(|client| client.says("hold", "hold"));
+    // It takes two.
+    server.folder().configure(&keeper("fails = \"session\"\n"));
+    let applied = server.ctl_json(["config", "apply"]);
+    assert_eq!(applied["failed"].as_array().map(Vec::len), Some(0), "{applied}");
+    held.iter_mut().for_each(|client| client.send("."));
+    only_one(&server, "keeper", 2);
+    is_closed(&mut held.pop().expect("three"));
+    held.iter_mut().for_each(|client| client.says("count", "2"));
+    assert_eq!(connections(&server, "keeper").len(), 2);
+}
+
+#[test]
+fn if_one_session_cannot_be_taken_after_a_quarantine_all_end_where_they_are() {
+    let limits = "[plugin.limits]\nheap_bytes_max = \"1 MiB\"\n";
+    let server = Server::start(&format!("{}{limits}", keeper("")));
+    let mut clients: Vec<_> = (0..5).map(|_| Lines::connect(server.address("keeper"))).collect();
+    clients.iter_mut().for_each(|client| client.says("count", "1"));
+    clients[4].send(&"x".repeat(2 * 1024 * 1024));
+    wait_until("the quarantine", PATIENCE, || server.plugin("keeper")[0]["state"] == "quarantined");
+    all_parked(&server, "keeper", clients.len());
+    server.folder().configure(&keeper("fails = \"session\"\n"));
+    server.ctl(["load", "keeper"]).succeeded();
+    only_one(&server, "keeper", 2);
+    clients.iter_mut().for_each(is_closed);
+    assert_eq!(connections(&server, "keeper").len(), 0);
+}
+
+#[test]
+fn all_that_rested_know_of_it_before_one_of_them_has_another_turn() {
+    let server = Server::start(&keeper(""));
+    let mut clients: Vec<_> = (0..5).map(|_| Lines::connect(server.address("keeper"))).collect();
+    clients.iter_mut().for_each(|client| client.send("again\n"));
+    clients.iter_mut().for_each(|client| client.says("count", "2"));
+    all_parked(&server, "keeper", clients.len());
+    assert_eq!(server.ctl_json(["upgrade", "keeper"])["handed_over"], 5);
+    clients.iter_mut().for_each(|client| client.reads("again"));
+    let log = server.log();
+    let turns = log.lines().filter_map(|line| line.split_once("wake=")).map(|(_, wake)| wake);
+    let turns: Vec<_> = turns.filter(|wake| !wake.starts_with("Readable")).collect();
+    assert!(turns[..5].iter().all(|wake| wake.starts_with("Resumed")), "{turns:?}");
+}
+
+#[test]
+fn what_is_posted_to_a_session_while_it_is_handed_over_is_not_lost() {
+    let server = Server::start(&keeper(""));
+    let mut clients = [(); 2].map(|()| Lines::connect(server.address("keeper")));
+    clients.iter_mut().for_each(|client| client.send("join\n"));
+    clients.iter_mut().for_each(|client| client.says("count", "2"));
+    all_parked(&server, "keeper", clients.len());
+    assert_eq!(server.ctl_json(["upgrade", "keeper"])["handed_over"], 2);
+    // The first is dropped in the old generation while the second is still there.
+    clients[1].reads("one has left");
+    only_one(&server, "keeper", 2);
+    clients.iter_mut().for_each(|client| client.says("count", "3"));
+}
+
 #[test]
 fn http_goes_on_in_whatever_a_connection_is() {
     let large: Vec<u8> = (0..LARGE).map(|at| (at / 7) as u8).collect();

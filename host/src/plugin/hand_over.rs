@@ -13,8 +13,8 @@ use crate::plugin::{
     session::{Session, Sessions},
 };
 
-/// Sessions of the old generation whose records the new one has read. Nothing has changed for the old one yet, and if this is dropped,
-/// nothing does: the new one is unloaded then.
+/// Sessions of the old generation whose records the new one has read. Nothing has changed for the old one yet; if this is dropped,
+/// nothing does, and the new one forgets what it has read.
 pub struct HandOver {
     /// `None` if no session goes over.
     between: Option<(Rc<Service>, Rc<Service>)>,
@@ -47,26 +47,30 @@ impl HandOver {
     ) -> Result<HandOver, String> {
         let version = record_version(from.object.generation());
         let new = to.object.generation();
-        let mut moves = Vec::with_capacity(leaving.len());
+        let moves = Vec::with_capacity(leaving.len());
+        let mut this = HandOver { between: Some((from.clone(), to.clone())), moves };
         let mut record = Vec::new();
         for session in leaving {
             record.clear();
-            sessions(&from).export(&session, &mut record)?;
             let handle = new.handles.insert(session.connection().clone(), u64::MAX);
             let handle = handle.map_err(|code| format!("the new version takes nothing: {code}"))?;
+            // Before anything is written or read: what is amiss with one must leave nothing of it either.
+            this.moves.push((session.clone(), handle));
+            session.begin_leaving();
+            sessions(&from).export(&session, &mut record)?;
             sessions(&to).import(&to, handle, version, &record)?;
-            moves.push((session, handle));
         }
-        Ok(HandOver { between: Some((from, to)), moves })
+        Ok(this)
     }
 
     /// The sessions are the new generation's from now on. Each of those that rested has a turn soon that tells it so, before any other
     /// session of that generation has one. Answers how many there are.
-    pub fn commit(self) -> u64 {
-        let Some((from, to)) = self.between else { return 0 };
-        let count = self.moves.len() as u64;
-        let mut resuming = Vec::with_capacity(self.moves.len());
-        for (session, handle) in self.moves {
+    pub fn commit(mut self) -> u64 {
+        let Some((from, to)) = self.between.take() else { return 0 };
+        let moves = std::mem::take(&mut self.moves);
+        let count = moves.len() as u64;
+        let mut resuming = Vec::with_capacity(moves.len());
+        for (session, handle) in moves {
             let is_resting = session.is_resting();
             sessions(&from).leave(&session);
             sessions(&to).take_over(&to, handle, &session, is_resting);
@@ -76,6 +80,16 @@ impl HandOver {
         }
         Sessions::resume(&to, resuming);
         count
+    }
+}
+
+impl Drop for HandOver {
+    fn drop(&mut self) {
+        let Some((_, to)) = &self.between else { return };
+        for (session, handle) in &self.moves {
+            sessions(to).disregard(to, *handle);
+            session.stay();
+        }
     }
 }
 

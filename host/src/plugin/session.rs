@@ -75,6 +75,8 @@ pub struct Session {
     is_told: Cell<bool>,
     /// It was handed over while it rested, and has not been told.
     is_resumed: Cell<bool>,
+    /// It is being handed over: what is posted to it meanwhile is for whoever goes on with it.
+    is_leaving: Cell<bool>,
 }
 
 const NOT_PARKED: u64 = u64::MAX;
@@ -171,7 +173,10 @@ impl Sessions {
 
     /// The session's connection is another's from now on: its turn goes on, and has nothing to end.
     pub fn let_go(&self, handle: Handle) {
-        drop(self.remove(handle));
+        if let Some(session) = self.remove(handle) {
+            // Whatever it has asked for before.
+            session.until_ns.set(NOT_PARKED);
+        }
     }
 
     /// A parked connection is wanted.
@@ -281,13 +286,18 @@ impl Sessions {
         generation.outcome("the import of a session", code)
     }
 
+    /// A session is not to be here: nothing of it is kept, least of all its connection.
+    pub fn disregard(&self, service: &Service, handle: Handle) {
+        self.forget(service, handle);
+        drop(service.object.generation().handles.remove(handle));
+    }
+
     /// A session has gone over to another generation: nothing of it is kept here, and its connection is not touched.
     pub fn leave(&self, session: &Session) {
         if self.remove(session.handle).is_none() {
             return;
         }
-        self.forget(session);
-        drop(session.generation().handles.remove(session.handle));
+        self.disregard(&session.service, session.handle);
     }
 
     /// Goes on with a session of another generation, whose connection is `handle` here and whose record was imported. One that does not
@@ -344,15 +354,15 @@ impl Sessions {
     }
 
     /// The plugin drops what it keeps of a session.
-    fn forget(&self, session: &Session) {
-        let object = &session.service.object;
+    fn forget(&self, service: &Service, handle: Handle) {
+        let object = &service.object;
         if object.is_given_back() {
             return;
         }
-        frame::enter(session.generation(), || {
+        frame::enter(object.generation(), || {
             // SAFETY: As in `begin_turn`.
             unsafe { self.hooks.get() }
-                .map(|hooks| unsafe { (hooks.forget)(object.data(), session.handle) })
+                .map(|hooks| unsafe { (hooks.forget)(object.data(), handle) })
         });
     }
 
@@ -399,7 +409,19 @@ impl Session {
             is_resting: Cell::new(false),
             is_told: Cell::new(false),
             is_resumed: Cell::new(false),
+            is_leaving: Cell::new(false),
         })
+    }
+
+    /// Its record is about to be written.
+    pub fn begin_leaving(&self) {
+        self.is_leaving.set(true);
+    }
+
+    /// It does not leave after all.
+    pub fn stay(self: &Rc<Self>) {
+        self.is_leaving.set(false);
+        self.stir();
     }
 
     /// Who serves it.
@@ -430,7 +452,7 @@ impl Session {
 
     /// Gives it a turn soon, if it rests and there is something for it.
     fn stir(self: &Rc<Self>) {
-        if !self.is_resting.get() || self.is_resumed.get() {
+        if !self.is_resting.get() || self.is_resumed.get() || self.is_leaving.get() {
             return;
         }
         if let Some(wake) = self.next() {
@@ -479,6 +501,10 @@ impl Session {
             match self.after_turn(sessions, code, is_last) {
                 Some(next) => wake = next,
                 None => return,
+            }
+            // It was one of those that are told of their hand-over, and some still are not.
+            if sessions.held_back.borrow().is_some() {
+                break;
             }
         }
         // Others have their turns first.
@@ -570,7 +596,7 @@ impl Session {
             let service = session.service.clone();
             let Some(sessions) = service.sessions() else { return };
             if let Some(next) = session.after_turn(sessions, code, is_last) {
-                session.turn(sessions, next);
+                session.have_turn(sessions, next);
             }
         });
         self.driver.set(Some(driver.abort_handle()));
@@ -627,7 +653,7 @@ impl Session {
             return;
         }
         self.connection.unpark();
-        sessions.forget(self);
+        sessions.forget(&self.service, self.handle);
         drop(self.generation().handles.remove(self.handle));
     }
 }

@@ -189,7 +189,8 @@ pub struct SessionHooks {
         version: u32,
         record: Slice,
     ) -> Code,
-    /// Called when a parked connection ends without another turn, or has been handed over: its state is to be dropped.
+    /// Called when a parked connection ends without another turn, or has been handed over: its state is to be dropped. Called as well
+    /// on the new generation at a hand-over that fails, of a connection whose record was taken, or could not be.
     pub forget: unsafe extern "C" fn(data: *mut c_void, connection: Handle) -> Code,
     /// Called once, last.
     #[sabi(last_prefix_field)]
