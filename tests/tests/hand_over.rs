@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use medusa_tests::{Canary, Client, Folder, Server, images, wait_until};
+use medusa_tests::{Canary, Client, Folder, Server, Tree, images, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -232,6 +232,44 @@ fn what_is_posted_to_a_session_while_it_is_handed_over_is_not_lost() {
     clients[1].reads("one has left");
     only_one(&server, "keeper", 2);
     clients.iter_mut().for_each(|client| client.says("count", "3"));
+}
+
+#[test]
+fn sessions_go_over_into_another_shape_and_back() {
+    let server = Server::start(&keeper(""));
+    // The version that a library writes stands in its manifest, as text.
+    let mut second = std::fs::read(Tree::get().library("keeper")).expect("the tree can be read");
+    let writes = b"\"writes\":1";
+    let place = second.windows(writes.len()).position(|it| it == writes).expect("a manifest");
+    second[place + writes.len() - 1] = b'2';
+    server.folder().write("second.so", &second);
+    let path = server.folder().path("second.so");
+    let [first, second] = [
+        keeper(""),
+        keeper("shape = 2\n").replace("\"keeper\"\nlisten", &format!("{path:?}\nlisten")),
+    ];
+    let mut clients: Vec<_> = (0..5).map(|_| Lines::connect(server.address("keeper"))).collect();
+    let mut typed = 0;
+    for (generation, next) in [(2, &second), (3, &first), (4, &second)] {
+        clients.iter_mut().for_each(|client| client.send("cou"));
+        typed += "cou".len();
+        wait_until("half a line to be read", PATIENCE, || {
+            let all = server.ctl_json(["connections"]);
+            let all = all.as_array().expect("a list").iter();
+            all.filter(|it| it["received_bytes"] == typed && it["state"] == "parked").count() == 5
+        });
+        server.folder().configure(next);
+        let applied = server.ctl_json(["config", "apply"]);
+        assert_eq!(applied["failed"].as_array().map(Vec::len), Some(0), "{applied}");
+        only_one(&server, "keeper", generation);
+        let now = connections(&server, "keeper");
+        assert!(now.len() == 5 && now.values().all(|(serves, _)| *serves == generation), "{now:?}");
+        clients.iter_mut().for_each(|client| {
+            client.send("nt\n");
+            client.reads(&(generation - 1).to_string());
+        });
+        typed += "nt\n".len();
+    }
 }
 
 #[test]
