@@ -13,6 +13,7 @@ const READ_BYTES: usize = 4 * 1024;
 /// with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lines {
+    #[serde(with = "serde_bytes")]
     begun: Vec<u8>,
     /// The line that has begun is too long already, and none of it is kept.
     is_too_long: bool,

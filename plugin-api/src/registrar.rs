@@ -55,8 +55,9 @@ impl Registrar {
 
     /// Serves connections by sessions: `turn` is called when there is something to do, and parks the connection with its
     /// state or closes it. While parked, a connection costs no task, and is handed over when the plugin is upgraded, with
-    /// its state as CBOR (unknown fields are ignored, so give new ones a default). A new connection begins with
-    /// `S::default()`; the answer makes sessions of connections that the plugin has by other means.
+    /// its state as CBOR (unknown fields are ignored, so give new ones a default; let a `Vec<u8>` be written by `serde_bytes`, or it
+    /// goes number by number, and makes the pause of an upgrade long). A new connection begins with `S::default()`; the answer
+    /// makes sessions of connections that the plugin has by other means.
     pub fn session<S, F, R>(&mut self, turn: F) -> Sessions<S>
     where
         S: Serialize + DeserializeOwned + Default + 'static,

@@ -33,8 +33,10 @@ pub(crate) struct Limits {
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Socket {
     /// What has come of a frame that is not whole.
+    #[serde(with = "serde_bytes")]
     input: Vec<u8>,
     /// The frames that have come of a message that is not whole.
+    #[serde(with = "serde_bytes")]
     message: Vec<u8>,
     /// A close frame was sent, and the client's is waited for.
     is_closing: bool,
