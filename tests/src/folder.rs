@@ -160,6 +160,17 @@ impl Folder {
     pub fn begin(self, configuration: &str) -> Server {
         Server::start_in(self, configuration)
     }
+
+    /// As [`Folder::start`], by a command that runs `medusa serve` with `medusa.toml` of the folder. Its standard error becomes the log.
+    ///
+    /// # Panics
+    ///
+    /// As [`Folder::start`].
+    #[must_use]
+    #[track_caller]
+    pub fn start_by(self, configuration: &str, command: impl FnOnce(&Folder) -> Command) -> Server {
+        Server::start_by(self, configuration, command).running()
+    }
 }
 
 /// Adds what a test rarely cares about. A `[host]` or `[monitor]` of the test's own gets the keys that it lacks.

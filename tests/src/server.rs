@@ -56,10 +56,31 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn start_in(folder: Folder, configuration: &str) -> Self {
-        let configuration = folder.configure(configuration);
-        let mut server = Self { child: spawn(&folder, &configuration), folder };
+        Self::start_by(folder, configuration, serve)
+    }
+
+    #[track_caller]
+    pub(crate) fn start_by(
+        folder: Folder,
+        configuration: &str,
+        command: impl FnOnce(&Folder) -> Command,
+    ) -> Self {
+        folder.configure(configuration);
+        let mut server = Self { child: spawn(&folder, command(&folder)), folder };
         server.wait_until_it_serves();
         server
+    }
+
+    /// Starts another server by this command in the same folder, in the place of one that has ended.
+    ///
+    /// # Panics
+    ///
+    /// When it does not serve.
+    #[track_caller]
+    pub fn start_again(&mut self, command: Command) {
+        self.child = spawn(&self.folder, command);
+        self.wait_until_it_serves();
+        self.wait_until_all_is_loaded();
     }
 
     /// Has the server end (SIGTERM), and starts another with the same configuration in the same folder.
@@ -72,9 +93,7 @@ impl Server {
         self.signal(Signal::TERM);
         let status = self.wait();
         assert!(status.success(), "the server did not end cleanly: {status:?}\n{}", self.log());
-        self.child = spawn(&self.folder, &self.folder.path("medusa.toml"));
-        self.wait_until_it_serves();
-        self.wait_until_all_is_loaded();
+        self.start_again(serve(&self.folder));
     }
 
     #[track_caller]
@@ -194,7 +213,7 @@ impl Server {
         Process::of(self.child.id())
     }
 
-    /// What the server wrote to its standard output and error so far.
+    /// What the server wrote to its standard error so far.
     #[must_use]
     pub fn log(&self) -> String {
         let bytes = fs::read(self.folder.path("server.log")).unwrap_or_default();
@@ -275,16 +294,19 @@ impl Drop for Server {
     }
 }
 
+/// `medusa serve` with the folder's configuration.
+fn serve(folder: &Folder) -> Command {
+    let mut command = Command::new(folder.program());
+    command.arg("serve").arg("--config").arg(folder.path("medusa.toml"));
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
 #[track_caller]
-fn spawn(folder: &Folder, configuration: &Path) -> Child {
+fn spawn(folder: &Folder, mut command: Command) -> Child {
     let log = File::create(folder.path("server.log")).expect("a file can be made in its folder");
-    Command::new(folder.program())
-        .arg("serve")
-        .arg("--config")
-        .arg(configuration)
+    command
         .env("RUST_BACKTRACE", "1")
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a file's descriptor can be copied"))
         .stderr(log)
         .spawn()
         .unwrap_or_else(|error| panic!("cannot run {}: {error}", folder.program().display()))

@@ -159,6 +159,22 @@ impl Host {
         }
     }
 
+    /// What serves and what does not, in a line.
+    pub fn summary(&self) -> String {
+        let listeners = self.listeners().into_iter();
+        let listen: Vec<_> =
+            listeners.map(|it| format!("{} on {}", it.instance, it.address)).collect();
+        let mut summary = match listen.len() {
+            0 => "serving: no listeners".to_owned(),
+            _ => format!("serving: {}", listen.join(", ")),
+        };
+        let failed: Vec<_> = self.failed.borrow().keys().cloned().collect();
+        if !failed.is_empty() {
+            summary += &format!("; failed: {}", failed.join(", "));
+        }
+        summary
+    }
+
     /// The reason why an instance of the configuration does not run.
     pub(super) fn remember_failure(&self, spec: &Instance, reason: &str) {
         let failure = Failure { spec: spec.clone(), reason: reason.to_owned() };

@@ -9,6 +9,7 @@ mod apply;
 mod status;
 
 pub mod serve;
+pub mod supervisor;
 pub mod watchdog;
 
 mod check;

@@ -11,11 +11,13 @@ use crate::{
     app::{
         host::{Host, State},
         status,
+        supervisor::{Given, Supervisor},
         watchdog::Watchdog,
     },
     config::{Config, LogFormat},
     log::{self, Log},
-    monitor::{Monitor, control::Control},
+    monitor::{Monitor, control::Control, socket::MonitorSocket},
+    net::Address,
     plugin::{interpose, pool::Pool, quarantine, registry::Registry},
     sys::process,
 };
@@ -32,6 +34,8 @@ pub fn run(config: Config) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), String> {
+    // First, as there must be no threads yet.
+    let given = Given::take();
     let log = Log::start(log_options(&config)).map_err(|error| error.to_string())?;
     let _last_lines = log.last_lines();
     process::prepare_descriptors();
@@ -49,7 +53,7 @@ fn serve(config: Config) -> Result<(), String> {
         .enable_all()
         .build_local(runtime::LocalOptions::default());
     let runtime = runtime.map_err(|error| format!("cannot start the event loop: {error}"))?;
-    runtime.block_on(serve_on_loop(config, log, pools, &watchdog))
+    runtime.block_on(serve_on_loop(config, log, pools, &watchdog, given))
 }
 
 /// The host's threads beside the loop's.
@@ -63,12 +67,18 @@ async fn serve_on_loop(
     log: Log,
     pools: Pools,
     watchdog: &Watchdog,
+    given: Given,
 ) -> Result<(), String> {
     let config = Rc::new(config);
     let (jobs, own) = (Rc::new(pools.jobs), Rc::new(pools.host));
     let (registry, posts) = Registry::new(config.clone(), jobs, own, watchdog.stalls());
     let connections = registry.connections.open();
     connections.map_err(|error| format!("cannot watch connections: {error}"))?;
+    let supervisor = given.hand_out(&registry.sockets);
+    let monitor_socket = registry.sockets.take(&Address::Unix(config.monitor_socket.clone()));
+    if let Some(beat) = supervisor.beat() {
+        tokio::task::spawn_local(beat);
+    }
     tokio::task::spawn_local(registry.clone().deliver(posts));
     tokio::task::spawn_local(thread_ends(registry.clone()));
     tokio::task::spawn_local(quarantine::watch(registry.clone()));
@@ -76,18 +86,24 @@ async fn serve_on_loop(
     status::offer(&host);
     // Before the socket is there, so that whoever sees it can already send a signal.
     let signals = end_signal()?;
-    let monitor =
-        Monitor::bind(&config.monitor_socket, host.clone(), log.clone(), config.limits.clone())?;
-    tokio::task::spawn_local(reload_at_signal(host.clone(), log)?);
+    let socket = match monitor_socket {
+        Some(passed) => MonitorSocket::adopt(&config.monitor_socket, passed)?,
+        None => MonitorSocket::bind(&config.monitor_socket)?,
+    };
+    let monitor = Monitor::new(socket, host.clone(), log.clone(), config.limits.clone());
+    tokio::task::spawn_local(reload_at_signal(host.clone(), log, supervisor.clone())?);
     tokio::task::spawn_local(upgrade_at_signal()?);
     // Beside the monitor, so that a plugin that is slow to start can be seen, and the host be stopped.
-    let loading = tokio::task::spawn_local(load(host.clone(), config.clone()));
+    let loading = tokio::task::spawn_local(load(host.clone(), config.clone(), supervisor.clone()));
     let stop = async {
-        tokio::select! {
-            signal = signals => tracing::info!("{signal}: draining"),
-            () = host.asked_to_stop() => tracing::info!("shutdown by the monitor: draining"),
-        }
+        let why = tokio::select! {
+            signal = signals => signal,
+            () = host.asked_to_stop() => "shutdown by the monitor",
+        };
+        tracing::info!("{why}: draining");
+        supervisor.stopping(&format!("{why}: draining"));
         host.set_state(State::Draining);
+        host.registry.sockets.stop();
         loading.abort();
         host.unload_all().await;
     };
@@ -97,17 +113,25 @@ async fn serve_on_loop(
 }
 
 /// Loads what is configured, and says what serves.
-async fn load(host: Rc<Host>, config: Rc<Config>) {
+async fn load(host: Rc<Host>, config: Rc<Config>, supervisor: Supervisor) {
     host.load_configured().await;
     host.set_state(State::Running);
-    let listeners = host.listeners().into_iter();
-    let listen: Vec<_> = listeners.map(|it| format!("{} on {}", it.instance, it.address)).collect();
+    close_other_sockets(&host);
+    let summary = host.summary();
     tracing::info!(
         socket = %config.monitor_socket.display(),
-        "medusa {} is serving: {}",
+        "medusa {} is {summary}",
         env!("CARGO_PKG_VERSION"),
-        if listen.is_empty() { "no listeners".to_owned() } else { listen.join(", ") }
     );
+    supervisor.ready(&summary);
+}
+
+/// Closes the passed sockets that are nobody's. Those of an instance that has failed stay, as it may be mended.
+fn close_other_sockets(host: &Host) {
+    let config = host.config();
+    let enabled = config.instances.iter().filter(|spec| spec.enabled);
+    let wanted: Vec<_> = enabled.flat_map(|spec| &spec.listen).map(|it| &it.address).collect();
+    host.registry.sockets.close_others(|address| wanted.contains(&address));
 }
 
 /// Says at each SIGUSR2 that the host's own upgrade is not there yet, in place of ending at it.
@@ -124,15 +148,21 @@ fn upgrade_at_signal() -> Result<impl Future<Output = ()>, String> {
 }
 
 /// Reads the configuration again at each SIGHUP, and puts it into force if it holds together.
-fn reload_at_signal(host: Rc<Host>, log: Log) -> Result<impl Future<Output = ()>, String> {
+fn reload_at_signal(
+    host: Rc<Host>,
+    log: Log,
+    supervisor: Supervisor,
+) -> Result<impl Future<Output = ()>, String> {
     let hangup = signal(SignalKind::hangup());
     let mut hangup = hangup.map_err(|error| format!("cannot wait for signals: {error}"))?;
     Ok(async move {
         while hangup.recv().await.is_some() {
             tracing::info!("SIGHUP: reading the configuration again");
+            supervisor.reloading();
             let before = host.config().log.level;
             host.reload().await;
             log.reconfigure(before, host.config().log.level);
+            supervisor.ready(&host.summary());
         }
     })
 }

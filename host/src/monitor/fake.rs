@@ -26,6 +26,7 @@ use crate::{
             RouteStatus, UnloadOutcome, UpgradeOutcome,
         },
         protocol::{self, Reply},
+        socket::MonitorSocket,
         words,
     },
     status::InstanceFigures,
@@ -71,8 +72,8 @@ pub(super) async fn with_monitor<F: Future<Output = ()>>(
         _folder: folder,
     });
     let run = async {
-        let monitor =
-            Monitor::bind(&bench.socket, bench.fake.clone(), bench.log.clone(), limits).unwrap();
+        let socket = MonitorSocket::bind(&bench.socket).unwrap();
+        let monitor = Monitor::new(socket, bench.fake.clone(), bench.log.clone(), limits);
         let fake = bench.fake.clone();
         let serve =
             tokio::task::spawn_local(monitor.serve(async move { fake.stop.notified().await }));

@@ -21,7 +21,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::RefCell, future::Future, path::Path, rc::Rc, time::Duration};
+use std::{cell::RefCell, future::Future, rc::Rc, time::Duration};
 
 use tokio::{
     io::AsyncWriteExt,
@@ -64,17 +64,16 @@ const CLOSE_MS_MAX: u64 = 2000;
 const ACCEPT_PAUSE_MS: u64 = 100;
 
 impl Monitor {
-    /// Binds the socket; the error is a sentence. Must be called on the runtime.
-    pub fn bind(
-        path: &Path,
+    /// A monitor on this socket.
+    pub fn new(
+        socket: MonitorSocket,
         control: Rc<dyn Control>,
         log: Log,
         limits: Limits,
-    ) -> Result<Monitor, String> {
-        let socket = MonitorSocket::bind(path)?;
+    ) -> Monitor {
         let uid = rustix::process::geteuid().as_raw();
         let shared = Shared { control, log, limits, uid, running: RefCell::default() };
-        Ok(Monitor { socket, shared: Rc::new(shared) })
+        Monitor { socket, shared: Rc::new(shared) }
     }
 
     /// Serves until `stop` resolves, then lets commands that run say their last words, and removes the socket.

@@ -3,9 +3,12 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt},
-        net::UnixListener as StdListener,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{DirBuilderExt, FileTypeExt, MetadataExt},
+            net::UnixListener as StdListener,
+        },
     },
     path::{Path, PathBuf},
 };
@@ -21,8 +24,8 @@ pub struct MonitorSocket {
     /// What accepts.
     pub listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of the name.
-    identity: (u64, u64),
+    /// Device and inode of the name, if it is this host's to remove.
+    identity: Option<(u64, u64)>,
 }
 
 impl MonitorSocket {
@@ -52,16 +55,42 @@ impl MonitorSocket {
         Ok(MonitorSocket {
             listener,
             path: path.to_owned(),
-            identity: (metadata.dev(), metadata.ino()),
+            identity: Some((metadata.dev(), metadata.ino())),
         })
+    }
+
+    /// Takes a socket that listens by this name already: the service manager has bound it, and it removes the name. Must be called on
+    /// the runtime.
+    ///
+    /// The error is a sentence: others than its owner can connect, or the name is gone.
+    pub fn adopt(path: &Path, passed: OwnedFd) -> Result<MonitorSocket, String> {
+        let shown = path.display();
+        let cannot = |error: io::Error| {
+            format!("cannot use the monitor's socket {shown} that was passed: {error}")
+        };
+        let mode = fs::symlink_metadata(path).map_err(cannot)?.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(format!(
+                "the monitor's socket {shown} that was passed is open to others (mode {mode:04o}); set SocketMode=0600, and \
+                 SocketUser= to the server's user, in its .socket unit"
+            ));
+        }
+        let listener = StdListener::from(passed);
+        listener.set_nonblocking(true).map_err(cannot)?;
+        let listener = UnixListener::from_std(listener).map_err(cannot)?;
+        tracing::info!("the monitor listens by the socket {shown} that was passed");
+        Ok(MonitorSocket { listener, path: path.to_owned(), identity: None })
     }
 }
 
 impl Drop for MonitorSocket {
     fn drop(&mut self) {
+        if self.identity.is_none() {
+            return;
+        }
         let current =
             fs::symlink_metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
-        if current.is_ok_and(|identity| identity == self.identity) {
+        if current.is_ok_and(|identity| Some(identity) == self.identity) {
             // Nothing can be done about a failure here, and the next start replaces a stale socket.
             let _ = fs::remove_file(&self.path);
         }

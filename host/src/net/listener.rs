@@ -7,7 +7,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
             fs::{FileTypeExt, MetadataExt},
@@ -22,9 +22,12 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{SocketAddrUnix, SocketFlags},
+    net::{
+        SocketAddrUnix, SocketFlags, SocketType,
+        sockopt::{socket_acceptconn, socket_type},
+    },
 };
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::{io::unix::AsyncFd, time::Sleep};
 
 use crate::{
@@ -33,20 +36,23 @@ use crate::{
         connection::Connection,
         connections::{Connections, Owner, Place, Quota, State, Waiting},
         entry::{self, Entry},
+        kept::Held,
         stream::{Resting, Stream},
     },
     sys::{defer, reactor},
 };
 
-/// A listener. Dropping it stops listening; a Unix socket's file is removed.
+/// A listener. Dropping it stops listening; the file of a Unix socket that was bound here is removed.
 #[derive(Debug)]
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     address: Address,
     /// That of all its connections, if there is but one.
     local: Option<Rc<Address>>,
-    /// Of a Unix socket.
-    _file: Option<SocketFile>,
+    /// Of a Unix socket, if it is this listener's to remove.
+    file: Option<SocketFile>,
+    /// Where the socket is kept beside here.
+    _held: Option<Held>,
     /// For room for another connection.
     waiting: Rc<Waiting>,
     /// While it lasts, nothing is accepted.
@@ -91,7 +97,7 @@ const OVER_AFTER: Duration = Duration::from_secs(1);
 
 /// The file of a Unix socket, removed with the listener unless somebody has put another one in its place.
 #[derive(Debug)]
-struct SocketFile {
+pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -104,19 +110,58 @@ impl Listener {
     /// # Errors
     /// The address is taken, not this machine's, or not ours to use; a Unix socket's path is too long, or something else is there.
     pub fn bind(address: &Address, backlog: u32) -> Result<Listener, ListenError> {
-        let backlog = if backlog == 0 { BACKLOG_DEFAULT } else { backlog };
-        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        let backlog = backlog_of(backlog);
         let failed = |error| ListenError { address: address.clone(), error };
         let (socket, address, file) = bind(address, backlog).map_err(failed)?;
+        Listener::new(socket, address, file).map_err(failed)
+    }
+
+    /// A listener of a socket that listens already: one that was passed to this process, or handed on by the one before. What waits in
+    /// its queue is kept. Its options become those of [`Listener::bind`], as does `backlog`; whether an IPv6 socket takes IPv4 too was
+    /// decided when it was bound. The file of a Unix socket stays when the listener goes, unless [`Listener::own_file`] says otherwise.
+    /// Must be called on the loop.
+    ///
+    /// # Errors
+    /// It is no stream socket that listens, of TCP or Unix with a path.
+    pub fn adopt(socket: OwnedFd, backlog: u32) -> io::Result<Listener> {
+        let address = listens_on(socket.as_fd())?;
+        let socket = Socket::from(socket);
+        socket.set_cloexec(true)?;
+        socket.set_nonblocking(true)?;
+        if let Address::Tcp(_) = address {
+            set_options(&socket)?;
+        }
+        socket.listen(backlog_of(backlog))?;
+        Listener::new(socket, address, None)
+    }
+
+    fn new(socket: Socket, address: Address, file: Option<SocketFile>) -> io::Result<Listener> {
         Ok(Listener {
-            socket: reactor::readable(socket.into()).map_err(failed)?,
+            socket: reactor::readable(socket.into())?,
             local: is_one(&address).then(|| Rc::new(address.clone())),
             address,
-            _file: file,
+            file,
+            _held: None,
             waiting: Rc::default(),
             pause: RefCell::default(),
             hindered: Cell::new(None),
         })
+    }
+
+    /// Has the file of a Unix socket removed with this listener; of others there is none.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn own_file(&mut self) -> io::Result<()> {
+        if let Address::Unix(path) = &self.address {
+            self.file = Some(SocketFile::of(path)?);
+        }
+        Ok(())
+    }
+
+    /// Somebody else keeps the socket too; that ends, or does not, with this listener.
+    pub(super) fn hold(&mut self, held: impl FnOnce(Option<SocketFile>) -> Held) {
+        self._held = Some(held(self.file.take()));
     }
 
     /// Where it listens; the port is the real one.
@@ -247,12 +292,46 @@ impl Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// Whether every connection that comes in by an address has it for its own.
 fn is_one(address: &Address) -> bool {
     match address {
         Address::Tcp(address) => !address.ip().is_unspecified(),
         Address::Unix(_) => true,
     }
+}
+
+fn backlog_of(backlog: u32) -> i32 {
+    let backlog = if backlog == 0 { BACKLOG_DEFAULT } else { backlog };
+    i32::try_from(backlog).unwrap_or(i32::MAX)
+}
+
+/// Where a socket listens.
+///
+/// # Errors
+/// It is no stream socket that listens, of TCP or Unix with a path.
+pub fn listens_on(socket: BorrowedFd<'_>) -> io::Result<Address> {
+    let other = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let kind = socket_type(socket).map_err(|_| other("it is no socket"))?;
+    if kind != SocketType::STREAM || !socket_acceptconn(socket)? {
+        return Err(other("it is no stream socket that listens"));
+    }
+    let address = SockRef::from(&socket).local_addr()?;
+    match (address.as_socket(), address.as_pathname()) {
+        (None, None) => Err(other("it has neither an IP address nor a path")),
+        _ => Ok(entry::from_system(&address)),
+    }
+}
+
+/// What is accepted inherits both.
+fn set_options(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }
 
 fn bind(address: &Address, backlog: i32) -> io::Result<(Socket, Address, Option<SocketFile>)> {
@@ -264,9 +343,7 @@ fn bind(address: &Address, backlog: i32) -> io::Result<(Socket, Address, Option<
             if tcp.is_ipv6() {
                 socket.set_only_v6(true)?;
             }
-            // What is accepted inherits both.
-            socket.set_tcp_nodelay(true)?;
-            socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+            set_options(&socket)?;
             socket.bind(&(*tcp).into())?;
             socket.listen(backlog)?;
             let address = entry::from_system(&socket.local_addr()?);
@@ -290,8 +367,7 @@ fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
         }
         other => other?,
     }
-    let file = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), device: file.dev(), inode: file.ino() };
+    let file = SocketFile::of(path)?;
     Ok((socket, file))
 }
 
@@ -327,6 +403,19 @@ fn is_the_peers(error: &io::Error) -> bool {
         Errno::TIMEDOUT,
     ];
     Errno::from_io_error(error).is_some_and(|errno| of_peers.contains(&errno))
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<SocketFile> {
+        let file = fs::symlink_metadata(path)?;
+        Ok(SocketFile { path: path.to_owned(), device: file.dev(), inode: file.ino() })
+    }
+
+    /// Leaves it there: the socket is somebody else's from now on.
+    pub(super) fn leave(self) {
+        // There is nothing to it but the removal, and its path.
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for SocketFile {

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod connection;
 pub mod connections;
+pub mod kept;
 pub mod listener;
 pub mod resolve;
 
@@ -22,6 +23,7 @@ mod writers;
 pub use address::Address;
 pub use connection::Connection;
 pub use connections::{Connections, Owner, Quota};
+pub use kept::KeptSockets;
 pub use listener::{Accepting, Listener};
 pub use resolve::{Lookup, Resolver};
 

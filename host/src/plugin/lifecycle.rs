@@ -20,7 +20,6 @@ use medusa_abi::{
 
 use crate::{
     config,
-    net::Listener,
     plugin::{
         generation::{Generation, Phase},
         instance::{Bind, Instance},
@@ -129,7 +128,8 @@ pub fn bind(instance: &Instance, spec: &config::Instance) -> Result<Vec<Bind>, R
                 spec.name, listen.address
             )));
         }
-        let bound = Listener::bind(&listen.address, spec.limits.listen_backlog());
+        let sockets = &instance.registry.sockets;
+        let bound = sockets.listen(&listen.address, spec.limits.listen_backlog());
         bound
             .map(|listener| (listen.address.clone(), listener))
             .map_err(|error| Refused(format!("cannot load `{}`: {error}", spec.name)))

@@ -16,7 +16,7 @@ use tokio::sync::{
 
 use crate::{
     config::Config,
-    net::{Connections, Resolver},
+    net::{Connections, KeptSockets, Resolver},
     plugin::{
         generation::Generation, instance::Instance, off_loop::Post, offer::ResponderEntry,
         own::OwnService, pool::Pool, route::Sites,
@@ -37,6 +37,8 @@ pub struct Registry {
     pub sites: Sites,
     /// Every live connection.
     pub connections: Connections,
+    /// Listening sockets that the service manager keeps.
+    pub sockets: KeptSockets,
     /// Looks names up.
     pub resolver: Resolver,
     /// Calls into plugins that took too long.
@@ -103,6 +105,7 @@ impl Registry {
             host_pool,
             sites: Sites::new(usize::try_from(limits.http_routes_max).unwrap_or(usize::MAX)),
             connections: Connections::new(limits),
+            sockets: KeptSockets::default(),
             posts,
             threads_ended: Notify::new(),
             own_services: OnceCell::new(),
