@@ -1,30 +1,24 @@
-//! Puts configurations into force: the first at the start, each later one as a difference to the one before.
+//! Puts configurations into force: the first at the start, each later one as a difference to the one before, and as a whole or not
+//! at all.
 //!
 //! What the operator has loaded, unloaded or changed by hand stays so for as long as the file says the same of it.
 
-use std::{collections::BTreeSet, rc::Rc};
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
-    app::{check, host::Host},
-    config::{
-        Config, Diagnostics, Instance,
-        limits::{LIMITS, Scope},
-    },
+    app::{check, host::Host, plan::Plan},
+    config::{Config, Diagnostics, Instance},
     monitor::control::{ApplyFailure, ApplyOutcome},
-    plugin::{lifecycle, unload, upgrade},
+    plugin::{
+        change::{self, Part, Wanted},
+        generation::Generation,
+        instance,
+        lifecycle::{self, Refused, busy},
+        unload,
+    },
 };
-
-/// What another configuration means for one instance.
-enum Change<'a> {
-    /// It goes.
-    Stop,
-    /// It runs, and shall run so.
-    Reconfigure(&'a Instance),
-    /// It does not run, and shall.
-    Start(&'a Instance),
-}
 
 impl Host {
     /// Loads the enabled instances in the order in which they can find each other. One that fails does not keep the
@@ -34,7 +28,7 @@ impl Host {
         let config = self.registry.config();
         for spec in config.instances.iter().filter(|spec| spec.enabled) {
             if let Err(failed) = self.start(spec).await {
-                tracing::error!("{}", failed.reason);
+                tracing::error!("{failed}");
             }
             // Who is connected to what serves by now is answered before the next one is loaded.
             tokio::task::yield_now().await;
@@ -52,8 +46,20 @@ impl Host {
                 for failed in &outcome.failed {
                     tracing::error!(instance = failed.name, "{}", failed.reason);
                 }
-                let ApplyOutcome { started, stopped, upgraded, .. } = outcome;
-                tracing::info!(?started, ?stopped, ?upgraded, "the configuration is applied");
+                let ApplyOutcome {
+                    applied, started, stopped, upgraded, rolled_back, restart, ..
+                } = outcome;
+                if applied {
+                    tracing::info!(
+                        ?started,
+                        ?stopped,
+                        ?upgraded,
+                        ?restart,
+                        "the configuration is applied"
+                    );
+                } else {
+                    tracing::error!(?rolled_back, "the configuration is not applied");
+                }
             }
         }
     }
@@ -64,84 +70,169 @@ impl Host {
         Ok(config)
     }
 
-    /// Puts a configuration into force as a difference to the one before: what both say the same of is not touched.
+    /// Puts a configuration into force as a difference to the one before: what both say the same of is not touched. If anything fails,
+    /// everything is as it was.
     pub(super) async fn apply_config(&self, config: Rc<Config>) -> ApplyOutcome {
         let _changing = self.changing.lock().await;
         let before = self.registry.config();
+        let plan = self.plan(&before, &config);
+        let leaving = plan.stop.iter().filter_map(|name| self.registry.instance(name));
+        let leaving: Vec<_> = leaving.collect();
+        // Whatever else is done to them is waited for: they go all the same.
+        let mut turns_of_leaving = Vec::new();
+        for instance in &leaving {
+            turns_of_leaving.push(instance.turn.lock().await);
+        }
+        if let Err(outcome) = self.carry_out(&plan, &config, &leaving).await {
+            return outcome;
+        }
         self.registry.set_config(config.clone());
-        let mut outcome =
-            ApplyOutcome { restart: needs_restart(&before, &config), ..ApplyOutcome::default() };
-        let mut changes = Vec::new();
-        let mut leaving = JoinSet::new();
-        for name in names(&before, &config) {
-            match self.change(&before, &config, name) {
-                None => outcome.unchanged.push(name.to_owned()),
-                Some(Change::Stop) => {
-                    if self.leave(name, &mut leaving).await {
-                        outcome.stopped.push(name.to_owned());
-                    }
-                }
-                Some(change) => changes.push(change),
-            }
+        for name in plan.changes().map(|spec| &spec.name).chain(&plan.stop) {
+            self.forget_failure(name);
         }
-        self.carry_out(changes, &mut outcome).await;
-        while leaving.join_next().await.is_some() {}
-        outcome
+        unload_all(&leaving).await;
+        plan.done(self.needs_restart(&config))
     }
 
-    /// Carries changes out. One that fails is tried again once another has succeeded: an address may have become free.
-    async fn carry_out(&self, mut changes: Vec<Change<'_>>, outcome: &mut ApplyOutcome) {
-        loop {
-            let (mut failed, mut left) = (Vec::new(), Vec::new());
-            let count = changes.len();
-            for change in changes {
-                let done = match change {
-                    Change::Start(spec) => {
-                        self.start(spec).await.map(|()| outcome.started.push(spec.name.clone()))
-                    }
-                    Change::Reconfigure(spec) => self
-                        .reconfigure(spec)
-                        .await
-                        .map(|()| outcome.upgraded.push(spec.name.clone())),
-                    Change::Stop => Ok(()),
-                };
-                if let Err(reason) = done {
-                    failed.push(reason);
-                    left.push(change);
-                }
+    /// Brings the changes about, up to the unloading of those that leave, who listen nowhere then.
+    async fn carry_out(
+        &self,
+        plan: &Plan,
+        config: &Config,
+        leaving: &[Rc<instance::Instance>],
+    ) -> Result<(), ApplyOutcome> {
+        let wanted =
+            plan.changes().map(|spec| Wanted::new(&self.registry, spec, config.library_file(spec)));
+        let wanted: Vec<_> = wanted.collect();
+        let instances: Vec<_> = wanted.iter().map(|wanted| wanted.instance.clone()).collect();
+        let turns: Vec<_> =
+            instances.iter().map(|instance| instance.turn.try_lock().ok()).collect();
+        let is_free: Vec<_> = turns.iter().map(Option::is_some).collect();
+        let parts = self.prepare(wanted, &is_free, leaving).await;
+        let parts = parts.map_err(|failed| plan.refused(failed, Vec::new()))?;
+        let released = change::release(leaving, &parts).await;
+        let released = match released {
+            Ok(released) => released,
+            Err((name, Refused(reason))) => {
+                discard(parts).await;
+                let failed = vec![ApplyFailure { name, reason }];
+                return Err(plan.refused(failed, Vec::new()));
             }
-            if left.is_empty() || left.len() == count {
-                outcome.failed = failed;
-                return;
+        };
+        match self.switch(parts).await {
+            Ok(parts) => {
+                change::settle(parts, leaving).await;
+                Ok(())
             }
-            changes = left;
+            Err((failure, switched)) => {
+                let (failed, touched) = self.bring_back(failure, switched, released).await;
+                Err(plan.refused(failed, touched))
+            }
         }
     }
 
-    fn change<'a>(&self, before: &Config, after: &'a Config, name: &str) -> Option<Change<'a>> {
-        let wanted = after.instance(name).filter(|spec| spec.enabled);
-        let had = before.instance(name).filter(|spec| spec.enabled);
-        let runs =
-            self.registry.instance(name).is_some_and(|instance| instance.current().is_some());
-        match wanted {
-            None => (had.is_some() && runs).then_some(Change::Stop),
-            Some(wanted) => {
-                let is_same = had.is_some_and(|had| {
-                    wanted.same(had) && after.library_file(wanted) == before.library_file(had)
-                });
-                match (is_same, runs) {
-                    (true, true) => self.is_behind(name).then_some(Change::Reconfigure(wanted)),
-                    (true, false) => self.has_failed(name).then_some(Change::Start(wanted)),
-                    (false, true) => Some(Change::Reconfigure(wanted)),
-                    (false, false) => Some(Change::Start(wanted)),
+    /// Makes all parts ready, or none.
+    async fn prepare(
+        &self,
+        wanted: Vec<Wanted>,
+        is_free: &[bool],
+        leaving: &[Rc<instance::Instance>],
+    ) -> Result<Vec<Part>, Vec<ApplyFailure>> {
+        let mut free = change::free(&wanted, leaving);
+        let (mut parts, mut failed) = (Vec::new(), Vec::new());
+        for (wanted, is_free) in wanted.into_iter().zip(is_free) {
+            let name = wanted.instance.name.clone();
+            let prepared = match self.check_running() {
+                Err(refusal) => Err((wanted, vec![Refused(refusal.0)])),
+                Ok(()) if !is_free => Err((wanted, vec![busy(&name)])),
+                Ok(()) => wanted.prepare(&mut free).await,
+            };
+            match prepared {
+                Ok(part) => parts.push(part),
+                Err((wanted, reasons)) => {
+                    if *is_free {
+                        wanted.forget();
+                    }
+                    failed.extend(reasons.into_iter().map(|reason| failure(&name, reason)));
+                }
+            }
+            // Who is connected to what serves is answered before the next one is prepared.
+            tokio::task::yield_now().await;
+        }
+        if failed.is_empty() {
+            return Ok(parts);
+        }
+        discard(parts).await;
+        Err(failed)
+    }
+
+    /// Switches all parts; or else tells the reason, and which were switched.
+    async fn switch(&self, parts: Vec<Part>) -> Result<Vec<Part>, (ApplyFailure, Vec<Part>)> {
+        let (mut waiting, mut switched) = (VecDeque::from(parts), Vec::new());
+        let mut in_vain = 0;
+        while let Some(mut part) = waiting.pop_front() {
+            let running = self.check_running().map_err(|refusal| Refused(refusal.0));
+            let reason = match running {
+                Err(reason) => {
+                    waiting.push_front(part);
+                    let name = waiting[0].name().to_owned();
+                    discard(waiting.into()).await;
+                    return Err((failure(&name, reason), switched));
+                }
+                Ok(()) => match part.switch().await {
+                    Ok(()) => {
+                        in_vain = 0;
+                        switched.push(part);
+                        continue;
+                    }
+                    Err(reason) => reason,
+                },
+            };
+            // What only one can hold may come free with another part.
+            in_vain += 1;
+            let may_come = waiting.iter().any(|other| other.may_free(&part));
+            if may_come && in_vain <= waiting.len() && part.prepare_again().await.is_ok() {
+                waiting.push_back(part);
+                continue;
+            }
+            let failure = failure(part.name(), reason);
+            part.forget();
+            discard(waiting.into()).await;
+            return Err((failure, switched));
+        }
+        Ok(switched)
+    }
+
+    /// Undoes what was done before something failed, the last first. Answers all failures, and who was touched.
+    async fn bring_back(
+        &self,
+        first: ApplyFailure,
+        switched: Vec<Part>,
+        released: Vec<Rc<Generation>>,
+    ) -> (Vec<ApplyFailure>, Vec<String>) {
+        let (mut failed, mut touched, mut draining) = (vec![first], Vec::new(), JoinSet::new());
+        for part in switched.into_iter().rev() {
+            let name = part.name().to_owned();
+            match part.bring_back(&mut draining).await {
+                Ok(()) => touched.push(name),
+                Err(Refused(reason)) => {
+                    self.stays_behind(&name);
+                    let reason = format!(
+                        "`{name}` was changed before that, cannot be brought back, and goes on with the new configuration: {reason}"
+                    );
+                    failed.push(ApplyFailure { name, reason });
                 }
             }
         }
+        let worse = change::take_back(released).await;
+        failed.extend(worse.into_iter().map(|(name, reason)| failure(&name, reason)));
+        while draining.join_next().await.is_some() {}
+        (failed, touched)
     }
 
     /// Loads an instance of the configuration; if that fails, it is remembered.
-    async fn start(&self, spec: &Instance) -> Result<(), ApplyFailure> {
-        self.check_running().map_err(|refusal| failure(spec, refusal.0))?;
+    async fn start(&self, spec: &Instance) -> Result<(), Refused> {
+        self.check_running().map_err(|refusal| Refused(refusal.0))?;
         match lifecycle::load(&self.registry, spec.clone()).await {
             Ok(_) => {
                 self.forget_failure(&spec.name);
@@ -149,70 +240,33 @@ impl Host {
             }
             Err(refused) => {
                 self.remember_failure(spec, &refused.0);
-                Err(failure(spec, refused.0))
+                Err(refused)
             }
         }
     }
+}
 
-    async fn reconfigure(&self, spec: &Instance) -> Result<(), ApplyFailure> {
-        self.check_running().map_err(|refusal| failure(spec, refusal.0))?;
-        let instance = self.registry.instance(&spec.name);
-        let instance =
-            instance.ok_or_else(|| failure(spec, format!("`{}` has gone", spec.name)))?;
-        let library = self.registry.config().library_file(spec);
-        match upgrade::reconfigure(&instance, Rc::new(spec.clone()), &library).await {
-            Ok(()) => {
-                self.forget_failure(&spec.name);
-                Ok(())
-            }
-            Err(refused) => {
-                self.stays_behind(&spec.name);
-                Err(failure(spec, refused.0))
-            }
-        }
+async fn discard(parts: Vec<Part>) {
+    for part in parts {
+        part.discard().await;
     }
+}
 
-    /// Has an instance leave, once any other change of it is done: its addresses are free when this returns, what is in flight
-    /// drains beside the other changes.
-    async fn leave(&self, name: &str, leaving: &mut JoinSet<()>) -> bool {
-        let Some(instance) = self.registry.instance(name) else { return false };
-        self.forget_failure(name);
-        let (closed, is_closed) = oneshot::channel();
-        leaving.spawn_local(async move {
-            if let Err(refused) = unload::unload_after_others(&instance, closed).await {
+/// Unloads those that leave, all at once; called in the turn of each.
+async fn unload_all(leaving: &[Rc<instance::Instance>]) {
+    let mut unloading = JoinSet::new();
+    for instance in leaving {
+        let instance = instance.clone();
+        unloading.spawn_local(async move {
+            let drain = Duration::from_millis(instance.limits().drain_ms_max);
+            if let Err(refused) = unload::unload_in_turn(&instance, drain).await {
                 tracing::warn!(instance = instance.name, "{refused}");
             }
         });
-        // Nothing is ever sent; it is dropped.
-        let _ = is_closed.await;
-        true
     }
+    while unloading.join_next().await.is_some() {}
 }
 
-fn failure(spec: &Instance, reason: String) -> ApplyFailure {
-    ApplyFailure { name: spec.name.clone(), reason }
-}
-
-/// The names of either, each once, in the order of the newer, then of the older.
-fn names<'a>(before: &'a Config, after: &'a Config) -> Vec<&'a str> {
-    let mut seen = BTreeSet::new();
-    let all = after.instances.iter().chain(&before.instances).map(|spec| spec.name.as_str());
-    all.filter(|name| seen.insert(*name)).collect()
-}
-
-/// The settings that differ and that only a restart puts into force.
-fn needs_restart(before: &Config, after: &Config) -> Vec<String> {
-    let differs = [
-        ("[monitor] socket", before.monitor_socket != after.monitor_socket),
-        ("[host] state_dir", before.state_dir != after.state_dir),
-        ("[host] counters", before.counters != after.counters),
-        ("[host.limits] of the whole host", host_limits(before) != host_limits(after)),
-        ("[log] format", before.log.format != after.log.format),
-    ];
-    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
-}
-
-fn host_limits(config: &Config) -> Vec<u64> {
-    let of_host = LIMITS.iter().filter(|limit| limit.scope == Scope::Host);
-    of_host.map(|limit| (limit.get)(&config.limits)).collect()
+fn failure(name: &str, Refused(reason): Refused) -> ApplyFailure {
+    ApplyFailure { name: name.to_owned(), reason }
 }

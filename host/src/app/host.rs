@@ -18,7 +18,7 @@ use crate::{
     monitor::{
         command::Role,
         control::{
-            ApplyOutcome, ConnectionStatus, Control, HostStatus, InstanceStatus, Later,
+            ApplyOutcome, ApplyPlan, ConnectionStatus, Control, HostStatus, InstanceStatus, Later,
             ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal, RoutePlace,
             RouteStatus, UnloadOutcome, UpgradeOutcome,
         },
@@ -50,6 +50,8 @@ pub struct Host {
     behind: RefCell<BTreeSet<String>>,
     moves: MovesFile,
     begun: time::Instant,
+    /// The configuration of the start: what only a restart changes is as it says.
+    pub(super) began_with: Rc<Config>,
     state: Cell<State>,
     stop: Notify,
 }
@@ -101,6 +103,7 @@ impl Host {
     pub fn new(registry: Rc<Registry>) -> Host {
         Host {
             moves: MovesFile::read(&registry.config().state_dir, &registry.sites),
+            began_with: registry.config(),
             registry,
             changing: tokio::sync::Mutex::default(),
             failed: RefCell::default(),
@@ -561,6 +564,10 @@ impl Control for Host {
         Box::pin(
             async move { check::check_on_pool(&config, &self.registry.host_pool).await.map(drop) },
         )
+    }
+
+    fn plan(&self, config: &Config) -> ApplyPlan {
+        self.plan(&self.registry.config(), config).told(self.needs_restart(config))
     }
 
     fn apply(&self, config: Rc<Config>) -> Later<'_, ApplyOutcome> {

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod host;
 pub mod moves_file;
+mod plan;
 pub mod routes;
 
 mod apply;

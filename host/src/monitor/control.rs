@@ -62,7 +62,9 @@ pub trait Control {
     fn move_route(&self, id: u64, place: RoutePlace) -> Later<'_, Result<(), Refusal>>;
     /// Checks a configuration against the plugins that it names, without changing anything.
     fn check(&self, config: Rc<Config>) -> Later<'_, Result<(), Diagnostics>>;
-    /// Puts a checked configuration into force: starts, stops and upgrades what differs.
+    /// What putting a configuration into force would change.
+    fn plan(&self, config: &Config) -> ApplyPlan;
+    /// Puts a checked configuration into force: starts, stops and upgrades what differs; all of it, or nothing.
     fn apply(&self, config: Rc<Config>) -> Later<'_, ApplyOutcome>;
     /// Runs a plugin's own command.
     fn run(&self, call: PluginCall) -> Later<'_, Result<(), Refusal>>;
@@ -213,12 +215,31 @@ pub struct UpgradeOutcome {
 #[derive(Clone, Debug, Default, Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct ApplyOutcome {
+    /// Whether it is in force; if not, everything is as it was, but for what `failed` says.
+    pub applied: bool,
     pub started: Vec<String>,
     pub stopped: Vec<String>,
     pub upgraded: Vec<String>,
     pub unchanged: Vec<String>,
-    /// What could not be done, with the reason; everything else was.
+    /// Why it is not in force: what could not be done. Then also what could not be undone.
     pub failed: Vec<ApplyFailure>,
+    /// What was changed before something failed, and is as before again: by another generation.
+    pub rolled_back: Vec<String>,
+    /// Settings that only a restart puts into force.
+    pub restart: Vec<String>,
+}
+
+/// What another configuration would change; names of instances.
+#[derive(Clone, Debug, Default, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ApplyPlan {
+    pub start: Vec<String>,
+    pub stop: Vec<String>,
+    /// Those of which another generation takes over.
+    pub upgrade: Vec<String>,
+    /// Those that only listen elsewhere.
+    pub listen: Vec<String>,
+    pub unchanged: Vec<String>,
     /// Settings that only a restart puts into force.
     pub restart: Vec<String>,
 }

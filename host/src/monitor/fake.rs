@@ -21,7 +21,7 @@ use crate::{
         Monitor,
         command::Role,
         control::{
-            ApplyOutcome, ConnectionStatus, Control, HostStatus, InstanceStatus, Later,
+            ApplyOutcome, ApplyPlan, ConnectionStatus, Control, HostStatus, InstanceStatus, Later,
             ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal, RoutePlace,
             RouteStatus, UnloadOutcome, UpgradeOutcome,
         },
@@ -308,8 +308,12 @@ impl Control for Fake {
         Box::pin(async { Ok(()) })
     }
 
+    fn plan(&self, _: &Config) -> ApplyPlan {
+        ApplyPlan::default()
+    }
+
     fn apply(&self, _: Rc<Config>) -> Later<'_, ApplyOutcome> {
-        Box::pin(async { ApplyOutcome::default() })
+        Box::pin(async { ApplyOutcome { applied: true, ..ApplyOutcome::default() } })
     }
 
     fn run(&self, call: PluginCall) -> Later<'_, Result<(), Refusal>> {

@@ -170,6 +170,16 @@ impl Listener {
         &self.address
     }
 
+    /// So many connections may wait in the kernel from now on, as for [`Listener::bind`].
+    pub fn set_backlog(&self, backlog: u32) {
+        let backlog = if backlog == 0 { BACKLOG_DEFAULT } else { backlog };
+        // Of a socket that listens already, it changes that and nothing else.
+        let changed = rustix::net::listen(&self.socket, i32::try_from(backlog).unwrap_or(i32::MAX));
+        if let Err(error) = changed {
+            tracing::warn!("{} goes on with the backlog it has: {error}", self.address);
+        }
+    }
+
     /// Has it tell of a connection only once its client has said something, or has been silent for about a second; or at once, as it does
     /// from the start. For protocols in which the client speaks first that saves waiting for each connection anew; where the server
     /// does, the client would wait for the second. Of a Unix socket it has no meaning.

@@ -67,8 +67,8 @@ struct Bound {
     accepting: JoinHandle<()>,
 }
 
-/// A listener that is bound, and the address that is configured for it.
-pub type Bind = (Address, Listener);
+/// A listener, and the address that is configured for it.
+pub type Bind = (Address, Rc<Listener>);
 
 impl Instance {
     /// An instance that is not loaded.
@@ -188,21 +188,44 @@ impl Instance {
             .collect()
     }
 
-    /// The addresses that it listens on, as they are configured.
-    pub fn configured(&self) -> Vec<Address> {
-        self.listeners.borrow().iter().map(|bound| bound.configured.clone()).collect()
+    /// For each of these addresses the listener that has it already, if there is one.
+    pub fn kept(&self, entries: &[config::Listen]) -> Vec<Option<Rc<Listener>>> {
+        let mut has: Vec<Bind> = self.bound();
+        // An address that is named is found before the system's choice is given to whoever leaves it to the system.
+        let mut kept: Vec<_> =
+            entries.iter().map(|entry| take_named(&mut has, &entry.address)).collect();
+        for (entry, kept) in entries.iter().zip(&mut kept) {
+            let at = || has.iter().position(|(configured, _)| *configured == entry.address);
+            if kept.is_none()
+                && let Some(at) = at()
+            {
+                *kept = Some(has.remove(at).1);
+            }
+        }
+        kept
+    }
+
+    /// Its listeners, with the addresses that are configured for them.
+    pub fn bound(&self) -> Vec<Bind> {
+        let listeners = self.listeners.borrow();
+        listeners.iter().map(|bound| (bound.configured.clone(), bound.listener.clone())).collect()
     }
 
     /// Listens on these addresses from now on: those that are bound here, and those that it listens on already, whose listeners
     /// go on as if nothing had happened. All others are closed. They live until [`Instance::close_listeners`], whatever becomes
     /// of the generations.
     pub async fn listen(self: &Rc<Self>, entries: &[config::Listen], mut bound: Vec<Bind>) {
+        let kept = self.kept(entries);
+        let backlog = self.limits().listen_backlog();
         let mut before = self.listeners.take();
         let mut after = Vec::with_capacity(entries.len());
-        for (config::Listen { address, .. }, index) in entries.iter().zip(0..) {
-            if let Some(at) = before.iter().position(|bound| bound.configured == *address) {
-                let kept = before.remove(at);
+        for ((config::Listen { address, .. }, kept), index) in entries.iter().zip(kept).zip(0..) {
+            let is_it = |bound: &Bound| kept.as_ref().is_some_and(|it| bound.is_of(it));
+            if let Some(at) = before.iter().position(is_it) {
+                let mut kept = before.remove(at);
+                kept.configured = address.clone();
                 kept.index.set(index);
+                kept.listener.set_backlog(backlog);
                 after.push(kept);
             } else if let Some(at) = bound.iter().position(|(bound, _)| bound == address) {
                 after.push(self.begin(bound.remove(at), index));
@@ -211,6 +234,13 @@ impl Instance {
         *self.listeners.borrow_mut() = after;
         self.defer();
         close(before).await;
+    }
+
+    /// Has nothing to do with a listener any more, which is not closed for it: connections wait in the kernel for whoever takes it.
+    pub async fn let_go(&self, listener: &Rc<Listener>) {
+        let gone: Vec<_> =
+            self.listeners.borrow_mut().extract_if(.., |bound| bound.is_of(listener)).collect();
+        close(gone).await;
     }
 
     /// Has each listener tell of connections at once, or only when the client has said something: as its entry of `listen` says, or else
@@ -229,7 +259,7 @@ impl Instance {
     }
 
     fn begin(self: &Rc<Self>, (configured, listener): Bind, index: u32) -> Bound {
-        let (listener, accepted) = (Rc::new(listener), Rc::<Cell<u64>>::default());
+        let accepted = Rc::<Cell<u64>>::default();
         let index = Rc::new(Cell::new(index));
         let (instance, on, place, count) =
             (self.clone(), listener.clone(), index.clone(), accepted.clone());
@@ -305,7 +335,22 @@ impl Instance {
     }
 }
 
-/// Closes listeners: only a task that has ended has let go of its socket.
+impl Bound {
+    fn is_of(&self, listener: &Rc<Listener>) -> bool {
+        Rc::ptr_eq(&self.listener, listener)
+    }
+}
+
+/// Takes the listener that has an address out of those, if the address says which it is: port 0 does not.
+pub fn take_named(listeners: &mut Vec<Bind>, address: &Address) -> Option<Rc<Listener>> {
+    let is_named = !matches!(address, Address::Tcp(tcp) if tcp.port() == 0);
+    let has =
+        |(configured, listener): &Bind| configured == address || listener.address() == address;
+    let at = listeners.iter().position(has).filter(|_| is_named)?;
+    Some(listeners.remove(at).1)
+}
+
+/// Lets go of listeners, which closes those that nobody else has: only a task that has ended has let go of its socket.
 async fn close(listeners: Vec<Bound>) {
     for Bound { accepting, .. } in listeners {
         accepting.abort();

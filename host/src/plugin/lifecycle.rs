@@ -23,7 +23,7 @@ use crate::{
     plugin::{
         generation::{Generation, Phase},
         instance::{Bind, Instance},
-        library::{Library, LoadError, Staged},
+        library::{Library, LoadError, Original, Staged},
         registry::Registry,
         restart,
         unload::{self, Unloaded},
@@ -87,16 +87,32 @@ async fn bring_up(
     let listeners = bind(instance, spec)?;
     let library = instance.registry.config().library_file(spec);
     let generation = start(instance, &library).await?;
-    if !generation.manifest.exclusive.is_empty()
-        && let Err(reason) = bounded(&generation, "acquire", generation.acquire()).await
-    {
-        discard(&generation).await;
-        return Err(Refused(format!("cannot load `{}`: {reason}", spec.name)));
+    enter(&generation).await?;
+    open(&generation, spec, listeners).await;
+    Ok(generation)
+}
+
+/// Has a generation that has started be the current one of an instance that has none.
+///
+/// # Errors
+/// Why it is not; it has been unloaded again.
+pub async fn enter(generation: &Rc<Generation>) -> Result<(), Refused> {
+    let entered = async {
+        if !generation.manifest.exclusive.is_empty() {
+            bounded(generation, "acquire", generation.acquire()).await?;
+        }
+        activate(generation, None)
+    };
+    if let Err(reason) = entered.await {
+        discard(generation).await;
+        return Err(Refused(format!("cannot load `{}`: {reason}", generation.name())));
     }
-    if let Err(reason) = activate(&generation, None) {
-        discard(&generation).await;
-        return Err(Refused(format!("cannot load `{}`: {reason}", spec.name)));
-    }
+    Ok(())
+}
+
+/// Has a generation that was [`enter`]ed be reached by its addresses: those are bound here.
+pub async fn open(generation: &Generation, spec: &config::Instance, listeners: Vec<Bind>) {
+    let instance = &generation.instance;
     // An older generation that is still pinned has kept the instance.
     instance.health.take();
     instance.quota.set_max(quota_of(spec));
@@ -108,7 +124,6 @@ async fn bring_up(
         listen = ?instance.listeners().iter().map(|listener| listener.address().to_string()).collect::<Vec<_>>(),
         "loaded"
     );
-    Ok(generation)
 }
 
 /// What another change of the same instance answers meanwhile.
@@ -121,28 +136,30 @@ pub fn busy(name: &str) -> Refused {
 /// # Errors
 /// One cannot be had; then none is.
 pub fn bind(instance: &Instance, spec: &config::Instance) -> Result<Vec<Bind>, Refused> {
-    let bind = |listen: &config::Listen| {
-        if listen.tls.is_some() {
-            return Err(Refused(format!(
-                "cannot load `{}`: {} asks for TLS, which this version of medusa does not have yet; leave `tls` away",
-                spec.name, listen.address
-            )));
-        }
-        let sockets = &instance.registry.sockets;
-        let bound = sockets.listen(&listen.address, spec.limits.listen_backlog());
-        bound
-            .map(|listener| (listen.address.clone(), listener))
-            .map_err(|error| Refused(format!("cannot load `{}`: {error}", spec.name)))
-    };
-    let mut kept = instance.configured();
-    let is_new = |listen: &&config::Listen| match kept.iter().position(|at| *at == listen.address) {
-        Some(at) => {
-            kept.swap_remove(at);
-            false
-        }
-        None => true,
-    };
-    spec.listen.iter().filter(is_new).map(bind).collect()
+    let kept = instance.kept(&spec.listen);
+    let new = spec.listen.iter().zip(kept).filter(|(_, kept)| kept.is_none());
+    new.map(|(listen, _)| bind_one(&instance.registry, spec, listen)).collect()
+}
+
+/// Binds one address of an instance.
+///
+/// # Errors
+/// It cannot be had.
+pub fn bind_one(
+    registry: &Registry,
+    spec: &config::Instance,
+    listen: &config::Listen,
+) -> Result<Bind, Refused> {
+    if listen.tls.is_some() {
+        return Err(Refused(format!(
+            "cannot load `{}`: {} asks for TLS, which this version of medusa does not have yet; leave `tls` away",
+            spec.name, listen.address
+        )));
+    }
+    let bound = registry.sockets.listen(&listen.address, spec.limits.listen_backlog());
+    bound
+        .map(|listener| (listen.address.clone(), Rc::new(listener)))
+        .map_err(|error| Refused(format!("cannot load `{}`: {error}", spec.name)))
 }
 
 /// How many connections an instance may have.
@@ -155,8 +172,30 @@ pub fn quota_of(spec: &config::Instance) -> usize {
 /// # Errors
 /// Why there is none; what there was of it has been unloaded again.
 pub async fn start(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generation>, Refused> {
+    let generation = prepare(instance, path).await?;
+    begin(&generation, path).await?;
+    Ok(generation)
+}
+
+/// Makes a generation that is prepared, and has not [`begin`]un: nothing outside of it has changed.
+///
+/// # Errors
+/// As [`start`].
+pub async fn prepare(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generation>, Refused> {
     let file = path.to_owned();
-    start_staged(instance, path, move || Library::stage(&file)).await
+    prepare_staged(instance, path, move || Library::stage(&file)).await
+}
+
+/// Starts a generation that is prepared.
+///
+/// # Errors
+/// As [`start`].
+pub async fn begin(generation: &Rc<Generation>, path: &Path) -> Result<(), Refused> {
+    if let Err(reason) = bounded(generation, "start", generation.start()).await {
+        discard(generation).await;
+        return Err(cannot_load(&generation.instance, path, &reason));
+    }
+    Ok(())
 }
 
 /// As [`start`], from the very bytes that another generation of the instance was loaded from.
@@ -168,18 +207,33 @@ pub async fn start_again(other: &Rc<Generation>) -> Result<Rc<Generation>, Refus
     let original = other.with_library(Library::original).ok_or_else(gone).flatten();
     let original = original
         .map_err(|error| Refused(format!("cannot load `{}` once more: {error}", other.name())))?;
-    let path = original.path().to_owned();
-    start_staged(&other.instance, &path, move || original.stage()).await
+    start_original(&other.instance, original).await
 }
 
-async fn start_staged(
+/// As [`start`], from the bytes that a generation was loaded from.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_original(
+    instance: &Rc<Instance>,
+    original: Original,
+) -> Result<Rc<Generation>, Refused> {
+    let path = original.path().to_owned();
+    let generation = prepare_staged(instance, &path, move || original.stage()).await?;
+    begin(&generation, &path).await?;
+    Ok(generation)
+}
+
+fn cannot_load(instance: &Instance, path: &Path, reason: &str) -> Refused {
+    Refused(format!("cannot load `{}` from {}: {reason}", instance.name, path.display()))
+}
+
+async fn prepare_staged(
     instance: &Rc<Instance>,
     path: &Path,
     staging: impl FnOnce() -> Result<Staged, LoadError> + Send + 'static,
 ) -> Result<Rc<Generation>, Refused> {
-    let name = &instance.name;
-    let cannot =
-        |reason: String| Refused(format!("cannot load `{name}` from {}: {reason}", path.display()));
+    let cannot = |reason: String| cannot_load(instance, path, &reason);
     let staged = stage(instance, staging).await.map_err(cannot)?;
     let config = configure(instance, &staged)?;
     let manifest = staged.inspection().manifest.clone();
@@ -194,7 +248,7 @@ async fn start_staged(
     };
     let generation = Generation::new(instance, library, root, manifest);
     instance.add_generation(generation.clone());
-    match ready(&generation, &config).await {
+    match ready(&generation, &config) {
         Ok(()) => Ok(generation),
         Err(reason) => {
             discard(&generation).await;
@@ -237,7 +291,7 @@ fn configure(instance: &Instance, staged: &Staged) -> Result<Vec<u8>, Refused> {
     Ok(bytes)
 }
 
-async fn ready(generation: &Rc<Generation>, config: &[u8]) -> Result<(), String> {
+fn ready(generation: &Rc<Generation>, config: &[u8]) -> Result<(), String> {
     // It cannot be interrupted; but what takes too long at a load would also stop the loop at every upgrade.
     let (begun, limit) = (Instant::now(), Duration::from_millis(generation.limits.prepare_ms_max));
     generation.prepare(config)?;
@@ -247,7 +301,7 @@ async fn ready(generation: &Rc<Generation>, config: &[u8]) -> Result<(), String>
             "it took {took:?} to prepare, and may take {limit:?} (`prepare_ms_max`)"
         ));
     }
-    bounded(generation, "start", generation.start()).await
+    Ok(())
 }
 
 /// Gives a step of a generation's life `start_ms_max`.

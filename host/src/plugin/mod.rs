@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod body;
 mod callbacks;
+pub mod change;
 pub mod exchange;
 pub mod failure;
 pub mod frame;

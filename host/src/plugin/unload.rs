@@ -2,10 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::plugin::{
     exchange::Request,
@@ -48,20 +45,6 @@ pub async fn unload(instance: &Rc<Instance>, drain: Duration) -> Result<Unloaded
     unload_in_turn(instance, drain).await
 }
 
-/// As [`unload`], once any other change of the instance is done. `closed` is dropped when its addresses are free.
-///
-/// # Errors
-/// There is nothing to unload any more.
-pub async fn unload_after_others(
-    instance: &Rc<Instance>,
-    closed: oneshot::Sender<()>,
-) -> Result<Unloaded, Refused> {
-    let _turn = instance.turn.lock().await;
-    instance.close_listeners().await;
-    drop(closed);
-    unload_in_turn(instance, Duration::from_millis(instance.limits().drain_ms_max)).await
-}
-
 /// Unloads whatever there is of an instance, for good: another change of it is waited for, and so are generations that drain
 /// already. Work that is in flight has until `deadline`.
 pub async fn leave(instance: &Rc<Instance>, deadline: Instant) {
@@ -92,7 +75,11 @@ pub async fn leave(instance: &Rc<Instance>, deadline: Instant) {
     }
 }
 
-async fn unload_in_turn(instance: &Rc<Instance>, drain: Duration) -> Result<Unloaded, Refused> {
+/// As [`unload`]; called in the instance's turn.
+///
+/// # Errors
+/// There is nothing to unload.
+pub async fn unload_in_turn(instance: &Rc<Instance>, drain: Duration) -> Result<Unloaded, Refused> {
     let Some(generation) = &instance.current() else {
         return Err(Refused(format!("`{}` is not running", instance.name)));
     };

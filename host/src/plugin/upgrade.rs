@@ -6,15 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    config,
-    plugin::{
-        generation::{Generation, Phase},
-        hand_over::{HandOver, has_sessions, readable},
-        instance::Instance,
-        lifecycle::{self, Refused, bounded, busy},
-        unload,
-    },
+use crate::plugin::{
+    generation::{Generation, Phase},
+    hand_over::{HandOver, has_sessions, readable},
+    instance::Instance,
+    lifecycle::{self, Refused, bounded, busy},
+    unload,
 };
 
 /// What an upgrade did.
@@ -33,30 +30,6 @@ pub struct Upgraded {
     pub pause_us: u64,
 }
 
-/// Puts another configuration of an instance into force: where only its addresses differ, its generation stays, else it is upgraded. Addresses that are in both are listened on all the while.
-///
-/// # Errors
-/// Why it goes on as it was.
-pub async fn reconfigure(
-    instance: &Rc<Instance>,
-    spec: Rc<config::Instance>,
-    library: &Path,
-) -> Result<(), Refused> {
-    let Ok(_turn) = instance.turn.try_lock() else { return Err(busy(&instance.name)) };
-    // Nobody would serve what comes in by its addresses.
-    running(instance)?;
-    let bound = lifecycle::bind(instance, &spec)?;
-    let before = instance.spec.replace(spec.clone());
-    if !spec.same_work(&before) {
-        upgrade_in_turn(instance, library).await.inspect_err(|_| {
-            instance.spec.replace(before);
-        })?;
-    }
-    instance.quota.set_max(lifecycle::quota_of(&spec));
-    instance.listen(&spec.listen, bound).await;
-    Ok(())
-}
-
 /// Upgrades an instance from a library. The old generation finishes what it has in flight, and is unmapped in the background.
 ///
 /// # Errors
@@ -69,7 +42,16 @@ pub async fn upgrade(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded
 async fn upgrade_in_turn(instance: &Rc<Instance>, library: &Path) -> Result<Upgraded, Refused> {
     let old = running(instance)?;
     let new = lifecycle::start(instance, library).await?;
-    let replaced = replace(&old, &new, KeptState::Carried).await;
+    switch_to(&old, &new).await
+}
+
+/// As [`replace`] with the state carried over, and tells the log.
+///
+/// # Errors
+/// As [`replace`].
+pub async fn switch_to(old: &Rc<Generation>, new: &Rc<Generation>) -> Result<Upgraded, Refused> {
+    let instance = &old.instance;
+    let replaced = replace(old, new, KeptState::Carried).await;
     let upgraded = replaced.map_err(|reason| {
         Refused(format!("`{}` goes on with {}: {reason}", instance.name, old.manifest.version))
     })?;

@@ -6,7 +6,7 @@ use crate::{
     config::{Config, show, words},
     monitor::{
         command::{Call, Failure},
-        control::ApplyOutcome,
+        control::{ApplyOutcome, ApplyPlan},
     },
 };
 
@@ -38,10 +38,12 @@ pub(super) async fn check(call: Call) -> Result<(), Failure> {
     let config = read(&call).await?;
     let file = config.source.name.clone();
     let count = config.instances.len();
+    let plan = call.control.plan(&config);
     if call.json {
-        return Ok(call.out.json(&serde_json::json!({ "file": file, "instances": count })).await?);
+        let answer = serde_json::json!({ "file": file, "instances": count, "plan": plan });
+        return Ok(call.out.json(&answer).await?);
     }
-    Ok(call.out.text(&format!("{file}: fine, instances: {count}\n")).await?)
+    Ok(call.out.text(&(format!("{file}: fine, instances: {count}\n") + &plan_text(&plan))).await?)
 }
 
 /// `config apply`
@@ -54,7 +56,7 @@ pub(super) async fn apply(call: Call) -> Result<(), Failure> {
     } else {
         call.out.text(&apply_text(&outcome)).await?;
     }
-    if outcome.failed.is_empty() { Ok(()) } else { Err(Failure::Reported) }
+    if outcome.applied { Ok(()) } else { Err(Failure::Reported) }
 }
 
 /// The file as it is now, checked in itself and against the plugins.
@@ -66,23 +68,42 @@ async fn read(call: &Call) -> Result<Rc<Config>, Failure> {
     Ok(config)
 }
 
+fn plan_text(plan: &ApplyPlan) -> String {
+    let text = lists(&[
+        ("would start", &plan.start),
+        ("would stop", &plan.stop),
+        ("would be upgraded", &plan.upgrade),
+        ("would only listen elsewhere", &plan.listen),
+    ]);
+    text + &restart_text(&plan.restart) + &format!("would stay: {}\n", plan.unchanged.len())
+}
+
 fn apply_text(outcome: &ApplyOutcome) -> String {
-    let mut text = String::new();
-    let lists = [
-        ("started", &outcome.started),
-        ("stopped", &outcome.stopped),
-        ("upgraded", &outcome.upgraded),
-    ];
-    for (done, names) in lists {
-        if !names.is_empty() {
-            text += &format!("{done}: {}\n", names.join(" "));
-        }
+    if outcome.applied {
+        let text = lists(&[
+            ("started", &outcome.started),
+            ("stopped", &outcome.stopped),
+            ("upgraded", &outcome.upgraded),
+        ]);
+        let unchanged = format!("unchanged: {}\n", outcome.unchanged.len());
+        return text + &restart_text(&outcome.restart) + &unchanged;
     }
+    let mut text = String::new();
     for failure in &outcome.failed {
         text += &format!("failed: {}: {}\n", failure.name, failure.reason);
     }
-    if !outcome.restart.is_empty() {
-        text += &format!("after a restart only: {}\n", outcome.restart.join(" "));
+    text += &lists(&[("changed, and brought back", &outcome.rolled_back)]);
+    text + "the configuration is not applied; mend what failed, and try again\n"
+}
+
+fn lists(lists: &[(&str, &Vec<String>)]) -> String {
+    let named = lists.iter().filter(|(_, names)| !names.is_empty());
+    named.map(|(what, names)| format!("{what}: {}\n", names.join(" "))).collect()
+}
+
+fn restart_text(settings: &[String]) -> String {
+    if settings.is_empty() {
+        return String::new();
     }
-    text + &format!("unchanged: {}\n", outcome.unchanged.len())
+    format!("after a restart only: {}\n", settings.join(", "))
 }
