@@ -133,12 +133,20 @@ fn the_unit_is_sound(root: &Path, installed: &Path) {
     };
     place("medusa.toml");
     place("medusa.service");
+    place("medusa.socket");
+    place("before-253.conf");
     run(&root.join("bin/medusa"), installed, &["check", "--config", "medusa.toml"]).succeeded();
 
     // For the sake of a folder of systemd, as it has in containers too; a system that is not run by it is no hindrance.
     let Some(analyze) = tool_from("systemd-analyze", "systemd") else { return };
-    let verified = run(&analyze, installed, &["verify", "--man=no", "./medusa.service"]);
-    assert!(verified.status == 0 && !verified.stderr.contains("medusa.service:"), "{verified:?}");
+    if version(&analyze, installed) < 253 {
+        use_what_is_for_older_ones(installed);
+    }
+    let verified =
+        run(&analyze, installed, &["verify", "--man=no", "./medusa.service", "./medusa.socket"]);
+    let said = &verified.stderr;
+    assert!(verified.status == 0, "{verified:?}");
+    assert!(!said.contains("medusa.service") && !said.contains("medusa.socket"), "{verified:?}");
     let rated = run(
         &analyze,
         installed,
@@ -148,4 +156,24 @@ fn the_unit_is_sound(root: &Path, installed: &Path) {
         return skip("this systemd-analyze rates no units offline");
     }
     assert_eq!(rated.status, 0, "it is open to more than it needs:\n{rated:?}");
+}
+
+/// Of systemd: `systemd 252 (252.38-1)`.
+fn version(analyze: &Path, folder: &Path) -> u32 {
+    let output = run(analyze, folder, &["--version"]);
+    let word = output.stdout.split_whitespace().nth(1).unwrap_or_default();
+    let digits = word.split(|it: char| !it.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().unwrap_or_else(|_| panic!("no version: {output:?}"))
+}
+
+/// As an operator does with a systemd that does not know the unit's type, which it says and ignores.
+fn use_what_is_for_older_ones(installed: &Path) {
+    let unit = installed.join("medusa.service");
+    let text = fs::read_to_string(&unit).expect("it was placed");
+    assert!(text.contains("Type=notify-reload\n"), "{text}");
+    fs::write(&unit, text.replace("Type=notify-reload\n", "")).expect("the folder is ours");
+    let folder = installed.join("medusa.service.d");
+    fs::create_dir(&folder).expect("a folder can be made");
+    let conf = installed.join("before-253.conf");
+    fs::rename(conf, folder.join("before-253.conf")).expect("the folder is ours");
 }

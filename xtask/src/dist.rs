@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What is taken from the workspace as it is, and where it goes.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     ("README.md", "README.md"),
     ("ARCHITECTURE.md", "ARCHITECTURE.md"),
     ("STYLE.md", "STYLE.md"),
@@ -24,6 +24,8 @@ const FILES: [(&str, &str); 9] = [
     ("LICENSE-APACHE", "LICENSE-APACHE"),
     ("dist/INSTALL.md", "INSTALL.md"),
     ("dist/medusa.service", "systemd/medusa.service"),
+    ("dist/medusa.socket", "systemd/medusa.socket"),
+    ("dist/before-253.conf", "systemd/before-253.conf"),
     ("dist/medusa.toml", "systemd/medusa.toml"),
 ];
 
