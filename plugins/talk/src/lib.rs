@@ -49,7 +49,8 @@ fn load(registrar: &mut Registrar) -> Result<()> {
         let (id, mut out) = (conn.info()?.id, String::new());
         let mut stays = !matches!(wake, Wake::Hangup | Wake::Drain);
         let told = talker.told.filter(|_| talker.nick.is_some());
-        let told = told.unwrap_or(room.borrow().said_in_all);
+        // What was said may be lost with a fault, and the talkers still be there.
+        let told = told.unwrap_or(u64::MAX).min(room.borrow().said_in_all);
         if wake == Wake::Readable && talker.told.is_none() {
             out.push_str("your nick:\n");
         } else if wake == Wake::Readable {
