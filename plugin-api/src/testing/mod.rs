@@ -400,6 +400,32 @@ impl Host {
         }
     }
 
+    /// Tells the plugin that another version takes over. Sessions have no more turns here once they rest, and wait for
+    /// [`upgrade`](Host::upgrade), or for [`drain`](Host::drain) if nobody takes them; those in a turn go on until they rest or end.
+    ///
+    /// # Errors
+    /// What the plugin failed with.
+    pub fn hand_over(&self) -> Result<()> {
+        self.world.is_handing_over.set(true);
+        // SAFETY: The plugin has started.
+        let code = unsafe { (self.hooks.handed_over)() };
+        if code < 0 {
+            return Err(self.failure(code));
+        }
+        self.world.run_ready();
+        Ok(())
+    }
+
+    /// Whether every connection of the plugin's is a session that rests.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        let is_resting = |entry: &Entry| match entry {
+            Entry::Connection(conn) => conn.parked.get().is_some(),
+            _ => true,
+        };
+        self.world.entries().iter().all(|(_, entry)| is_resting(entry))
+    }
+
     /// Tells the plugin to drain within `patience`, and each session when it rests.
     pub fn drain(&self, patience: Duration) {
         let by = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
@@ -434,12 +460,9 @@ impl Host {
     /// What the new one failed with; nothing runs then.
     pub fn upgrade(&self, load: Load) -> Result<()> {
         self.world.run_ready();
-        // SAFETY: The plugin has started.
-        let code = unsafe { (self.hooks.handed_over)() };
-        if code < 0 {
-            return Err(self.failure(code));
+        if !self.world.is_handing_over.get() {
+            self.hand_over()?;
         }
-        self.world.run_ready();
         let mut state = Vec::new();
         // SAFETY: As above; the sink is ours.
         let code = unsafe { (self.hooks.export_state)(vec_sink(&mut state)) };
@@ -457,6 +480,7 @@ impl Host {
             }
         }
         self.import_sessions(sessions)?;
+        self.world.is_handing_over.set(false);
         self.world.run_ready();
         Ok(())
     }
@@ -597,7 +621,10 @@ impl Host {
             return Err(Error::new("the new version serves no sessions"));
         };
         for (conn, record) in sessions {
-            conn.due.borrow_mut().push_back((WAKE_RESUMED, Vec::new()));
+            let mut due = conn.due.borrow_mut();
+            due.retain(|(wake, _)| *wake != WAKE_RESUMED);
+            due.push_front((WAKE_RESUMED, Vec::new()));
+            drop(due);
             conn.turn.set(0);
             let handle = self.world.insert(Entry::Connection(conn));
             // SAFETY: A registered session; the record is borrowed for the call.

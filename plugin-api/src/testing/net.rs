@@ -106,6 +106,9 @@ pub(super) fn serve(world: &World, end: End) -> Code {
 
 /// Gives each parked connection that has something to do its turn; whether any had.
 pub(super) fn take_turns(world: &Rc<World>) -> bool {
+    if world.is_handing_over.get() && !world.is_draining.get() {
+        return false;
+    }
     let Some(service) = service(world) else { return false };
     let ServiceEntry::Session(session) = &*service else { return false };
     let mut any = false;
@@ -117,7 +120,13 @@ pub(super) fn take_turns(world: &Rc<World>) -> bool {
         }
         let posted = conn.due.borrow_mut().pop_front();
         let wake = if let Some(wake) = posted {
-            wake
+            // Nobody has taken one that was to go on elsewhere.
+            if wake.0 == WAKE_RESUMED && world.is_draining.get() {
+                conn.drain_told.set(true);
+                (WAKE_DRAIN, Vec::new())
+            } else {
+                wake
+            }
         } else if world.is_draining.get() && !conn.drain_told.replace(true) {
             (WAKE_DRAIN, Vec::new())
         } else if conn.end.hung_up() && !conn.hangup_told.replace(true) {

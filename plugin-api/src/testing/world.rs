@@ -131,6 +131,8 @@ pub(super) struct World {
     next: StdCell<Handle>,
     pub(super) now_ns: StdCell<u64>,
     pub(super) is_draining: StdCell<bool>,
+    /// Sessions that rest are to go over to the next version, and have no turn before.
+    pub(super) is_handing_over: StdCell<bool>,
     pub(super) failure: RefCell<Option<String>>,
     pub(super) names: RefCell<HashMap<String, Vec<SocketAddr>>>,
     /// Listeners of the plugin and of the test.
@@ -159,6 +161,7 @@ impl World {
             next: StdCell::new(1),
             now_ns: StdCell::new(1_000_000_000),
             is_draining: StdCell::new(false),
+            is_handing_over: StdCell::new(false),
             failure: RefCell::default(),
             names: RefCell::default(),
             ports: RefCell::default(),

@@ -633,6 +633,65 @@ fn a_pipeline_of_all_kinds_is_answered_the_same_wherever_it_is_cut() {
     }
 }
 
+/// Requests of all kinds, as they may stand one behind the other.
+const MIXED: [&str; 9] = [
+    "GET /bytes/7 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /own/waits HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST /own/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nGET /",
+    "HEAD /bytes/9 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST /bytes/3 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    "\r\nGET /own/waits HTTP/1.2\r\nHost: a\r\n\r\n",
+    "POST /own/echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nxyz\r\n0\r\n\r\n",
+    "GET /own/empty HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    "GET /bytes/300 HTTP/1.1\r\nHost: a\r\n\r\n",
+];
+
+#[test]
+fn a_pipeline_is_answered_the_same_wherever_it_is_handed_over() {
+    let site = Site::new("");
+    let expected = alone(&site, &MIXED);
+    let bytes = MIXED.concat();
+    for cut in 0..=bytes.len() {
+        // The rest comes to the old generation while it hands over, or to the new one; or the old one has had time before.
+        for (is_new, has_time) in [(true, true), (false, true), (false, false)] {
+            let mut conn = site.host.connect();
+            conn.send(&bytes[..cut]);
+            if has_time {
+                site.host.advance(Duration::from_millis(5));
+            }
+            let mut received = conn.read();
+            site.host.hand_over().expect("nothing of it fails");
+            let mut sent = cut;
+            if !is_new {
+                conn.send(&bytes[cut..]);
+                sent = bytes.len();
+            }
+            // A request in flight is answered where it is. If it is not whole, so much more of it comes.
+            while !site.host.is_at_rest() {
+                site.host.advance(Duration::from_millis(5));
+                received.extend(conn.read());
+                if !site.host.is_at_rest() {
+                    assert!(sent < bytes.len(), "cut at {cut}: nothing is in flight for ever");
+                    conn.send(&bytes[sent..=sent]);
+                    sent += 1;
+                }
+            }
+            site.host.upgrade(load).expect("it is the same plugin");
+            conn.send(&bytes[sent..]);
+            let found = (0..100).find_map(|_| {
+                received.extend(conn.read());
+                site.host.advance(Duration::from_millis(1));
+                Answer::all(&received, &MIXED)
+            });
+            let shown = || received.escape_ascii().to_string();
+            assert_eq!(found.as_ref(), Some(&expected), "cut at {cut}, {is_new}: {}", shown());
+            assert!(!conn.is_closed());
+            conn.close();
+            site.host.run();
+        }
+    }
+}
+
 #[test]
 fn a_pipeline_is_answered_to_its_end_though_its_client_has_ended_its_half() {
     let site = Site::new("");

@@ -109,12 +109,17 @@ pub(crate) async fn turn(
     match wake {
         // Nothing is in flight.
         Wake::Hangup | Wake::Deadline => return Ok(Rest::Close),
-        Wake::Drain if resting.carried.is_none() => {
+        Wake::Drain => {
+            if server.is_moving() {
+                // It was to go to a generation that cannot take it, and would be kept from being served for ever.
+                server.drain();
+            }
+            if resting.carried.is_some() {
+                return serve(conn, resting, server).await;
+            }
             let until = Instant::now() + LAST_REQUEST_WAIT;
             return Ok(Rest::Park(conn, resting, Some(until)));
         }
-        // It was to go to a generation that cannot take it.
-        Wake::Drain => server.drain(),
         Wake::Resumed => {
             let seat = Some(resting.seat.unwrap_or_else(|| server.welcome()));
             let resting = Resting { seat, ..resting };
@@ -137,6 +142,8 @@ async fn serve(conn: Connection, resting: Resting, server: &Rc<Server>) -> Resul
     if let Some(carried) = resting.carried {
         watch.put_back(&carried.unread);
         watch.head_begun.set(carried.head_since);
+        // It gets no more time by having gone from one generation to another.
+        watch.active_at.set(resting.since);
     }
     let Some(seat) = resting.seat.or_else(|| server.join()) else {
         linger::refuse(&watch, Refusal::TooManyConnections).await?;

@@ -18,6 +18,8 @@ mod front;
 mod io;
 mod linger;
 mod metrics;
+#[cfg(test)]
+mod moves;
 mod page;
 mod plain;
 mod refusal;

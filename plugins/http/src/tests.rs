@@ -12,7 +12,7 @@ const PIPE_BYTES: usize = 64 * 1024;
 const GET: &str = "GET /PATH HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A server with these settings, whose site answers `/123` with 123 bytes.
-fn server(settings: &str) -> Host {
+pub(crate) fn server(settings: &str) -> Host {
     let host = Host::builder(crate::load).config(settings).start().expect("the plugin starts");
     host.answer(|request: Request<Bytes>| {
         let length = request.uri().path()[1..].parse().unwrap_or(0);
@@ -21,11 +21,11 @@ fn server(settings: &str) -> Host {
     host
 }
 
-fn get(path: impl ToString) -> String {
+pub(crate) fn get(path: impl ToString) -> String {
     GET.replace("PATH", &path.to_string())
 }
 
-fn connections(host: &Host) -> u64 {
+pub(crate) fn connections(host: &Host) -> u64 {
     host.metric("http_connections").expect("the server counts its connections")
 }
 
