@@ -31,6 +31,7 @@ use crate::{
         library::file,
         lifecycle::{self, Refused},
         offer::Metric,
+        probation,
         registry::Registry,
         unload::{self, Unloaded},
         upgrade,
@@ -262,7 +263,8 @@ impl Host {
                 .borrow()
                 .clone()
                 .or_else(|| attach::waits_for(instance))
-                .or_else(|| attach::reaches_nobody(generation)),
+                .or_else(|| attach::reaches_nobody(generation))
+                .or_else(|| probation::shown(generation)),
         }
     }
 

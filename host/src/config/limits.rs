@@ -132,6 +132,14 @@ limits! {
     restart_backoff_ms_min: Instance = 1_000, 0 => 3_600_000;
     /// The most that this time grows to. While it lasts, the instance goes on serving as it is.
     restart_backoff_ms_max: Instance = 300_000, 0 => 3_600_000;
+    /// How long an instance is on probation after its upgrade: it keeps what it needs to go back to the version before. With 0 it never
+    /// is.
+    probation_ms: Instance = 60_000, 0 => 86_400_000;
+    /// Panics of an instance on probation; above it the version before is put back. With 0 it never is for panics.
+    probation_panics_max: Instance = 3, 0 => 1_000_000;
+    /// Polls of an instance on probation that took longer than `stall_ms`; above it the version before is put back. With 0 it never is
+    /// for stalls. A slow machine stalls everybody, hence more of them than panics.
+    probation_stalls_max: Instance = 10, 0 => 1_000_000;
     /// How long one poll of a plugin may take before the log names the plugin.
     stall_ms: Instance = 100, 1 => 3_600_000;
     /// How long a plugin may take to prepare (to look at its configuration, without side effects); else it is refused.

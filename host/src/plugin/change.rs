@@ -227,7 +227,7 @@ impl Part {
 /// Has a generation from before take the place of one that had taken its: with the state if that can be.
 async fn return_to(new: &Rc<Generation>, original: Original) -> Result<(), Refused> {
     let instance = &new.instance;
-    let again = lifecycle::start_original(instance, original).await?;
+    let again = lifecycle::start_original(instance, &Arc::new(original)).await?;
     let spare = again.with_library(Library::original).and_then(Result::ok);
     let Err(reason) = upgrade::replace(new, &again, KeptState::Carried).await else {
         tracing::info!(instance = instance.name, generation = again.number, "brought back");
@@ -235,7 +235,7 @@ async fn return_to(new: &Rc<Generation>, original: Original) -> Result<(), Refus
     };
     let spare = spare.filter(|_| again.manifest.state.is_some());
     let spare = spare.ok_or_else(|| Refused(reason.clone()))?;
-    let again = lifecycle::start_original(instance, spare).await?;
+    let again = lifecycle::start_original(instance, &Arc::new(spare)).await?;
     upgrade::replace(new, &again, KeptState::Dropped).await.map_err(Refused)?;
     let generation = again.number;
     tracing::warn!(

@@ -206,6 +206,12 @@ impl Generation {
         }
     }
 
+    /// Whether it gets the instance's new work.
+    pub fn is_serving(&self) -> bool {
+        self.phase.get() == Phase::Running
+            && self.instance.current().is_some_and(|current| current.id == self.id)
+    }
+
     /// The instance's name.
     pub fn name(&self) -> &str {
         &self.instance.name

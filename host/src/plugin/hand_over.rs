@@ -10,7 +10,7 @@ use medusa_abi::data::Handle;
 use crate::plugin::{
     generation::{Generation, Phase},
     serve::Service,
-    session::{Session, Sessions},
+    session::{Record, Session, Sessions},
 };
 
 /// Sessions of the old generation whose records the new one has read. Nothing has changed for the old one yet; if this is dropped,
@@ -18,8 +18,17 @@ use crate::plugin::{
 pub struct HandOver {
     /// `None` if no session goes over.
     between: Option<(Rc<Service>, Rc<Service>)>,
-    /// The old one's, and the new handle of each.
-    moves: Vec<(Rc<Session>, Handle)>,
+    moves: Vec<Move>,
+}
+
+/// A session that goes over.
+struct Move {
+    /// The old one's.
+    session: Rc<Session>,
+    /// The new one's.
+    handle: Handle,
+    /// What was read for it, if the new one is on probation.
+    record: Option<Record>,
 }
 
 impl HandOver {
@@ -33,6 +42,30 @@ impl HandOver {
         };
         let resting = sessions(&from).resting();
         HandOver::of(from, to, resting)
+    }
+
+    /// Has a version that was there before read the records of all sessions that rest, and of those that have panicked in their first
+    /// turn: as the one on probation writes them, or else as they were when they came to it, if nothing has been said since. One of which
+    /// neither can be read stays.
+    pub fn prepare_back(from: &Generation, to: &Generation) -> HandOver {
+        let (Some(of_from), Some(of_to)) = (sessions_of(from), sessions_of(to)) else {
+            return HandOver::none();
+        };
+        let version = readable(from, to).is_ok().then(|| record_version(from));
+        let leaving = sessions(&of_from).movable();
+        let moves = leaving.into_iter().filter_map(|session| {
+            session.begin_leaving();
+            let written = version.and_then(|version| write(&of_from, &session, version));
+            let kept = sessions(&of_from).kept_record(&session);
+            let read = |record: &Record| read(&of_to, &session, record);
+            let handle = written.as_ref().and_then(read).or_else(|| kept.as_ref().and_then(read));
+            if handle.is_none() {
+                session.stay();
+            }
+            Some(Move { handle: handle?, session, record: None })
+        });
+        let moves = moves.collect();
+        HandOver { between: Some((of_from, of_to)), moves }
     }
 
     /// Of no session.
@@ -55,10 +88,15 @@ impl HandOver {
             let handle = new.handles.insert(session.connection().clone(), u64::MAX);
             let handle = handle.map_err(|code| format!("the new version takes nothing: {code}"))?;
             // Before anything is written or read: what is amiss with one must leave nothing of it either.
-            this.moves.push((session.clone(), handle));
+            this.moves.push(Move { session: session.clone(), handle, record: None });
             session.begin_leaving();
             sessions(&from).export(&session, &mut record)?;
             sessions(&to).import(&to, handle, version, &record)?;
+            if sessions(&to).keeps_records()
+                && let Some(last) = this.moves.last_mut()
+            {
+                last.record = Some(Record { version, bytes: record.as_slice().into() });
+            }
         }
         Ok(this)
     }
@@ -70,8 +108,11 @@ impl HandOver {
         let moves = std::mem::take(&mut self.moves);
         let count = moves.len() as u64;
         let mut resuming = Vec::with_capacity(moves.len());
-        for (session, handle) in moves {
+        for Move { session, handle, record } in moves {
             let is_resting = session.is_resting();
+            if let Some(record) = record {
+                sessions(&to).keep_record(handle, session.connection(), record);
+            }
             sessions(&from).leave(&session);
             sessions(&to).take_over(&to, handle, &session, is_resting);
             if is_resting {
@@ -86,11 +127,63 @@ impl HandOver {
 impl Drop for HandOver {
     fn drop(&mut self) {
         let Some((_, to)) = &self.between else { return };
-        for (session, handle) in &self.moves {
+        for Move { session, handle, .. } in &self.moves {
             sessions(to).disregard(to, *handle);
             session.stay();
         }
     }
+}
+
+/// A session as its plugin has written it, of a session that can be exported.
+fn write(from: &Service, session: &Session, version: u32) -> Option<Record> {
+    let mut bytes = Vec::new();
+    let is_whole = !sessions(from).is_stranded(session);
+    let written = is_whole && sessions(from).export(session, &mut bytes).is_ok();
+    written.then(|| Record { version, bytes: bytes.into() })
+}
+
+/// The handle under which a session's record was read.
+fn read(to: &Service, session: &Session, record: &Record) -> Option<Handle> {
+    let handles = &to.object.generation().handles;
+    let handle = handles.insert(session.connection().clone(), u64::MAX).ok()?;
+    if let Err(reason) = sessions(to).import(to, handle, record.version, &record.bytes) {
+        let connection = session.connection().id();
+        tracing::warn!(
+            instance = to.object.generation().name(),
+            connection,
+            "cannot go back: {reason}"
+        );
+        sessions(to).disregard(to, handle);
+        return None;
+    }
+    Some(handle)
+}
+
+/// Sessions of a generation that do not go over to the one that has taken its place, now or later.
+pub fn left(old: &Generation, new: &Generation) -> u64 {
+    let Some(of_old) = sessions_of(old) else { return 0 };
+    let all = sessions(&of_old);
+    let left = if readable(old, new).is_ok() { all.movable().len() } else { all.len() };
+    left as u64
+}
+
+/// A generation is on probation from its first session on: it keeps the records of those that come to it.
+pub fn keep_records(new: &Generation) {
+    if let Some(service) = sessions_of(new) {
+        sessions(&service).keep_records();
+    }
+}
+
+/// The probation of a generation is over: the records go, and so do sessions that waited for the way back.
+pub fn drop_records(generation: &Generation) {
+    if let Some(service) = sessions_of(generation) {
+        sessions(&service).drop_records();
+    }
+}
+
+/// Whether a session of the generation has panicked in its first turn there, and waits for the way back.
+pub fn is_stranded(generation: &Generation) -> bool {
+    sessions_of(generation).is_some_and(|service| sessions(&service).has_stranded())
 }
 
 /// Has a session that was about to rest go over to the generation that has taken its own's place. `false` if there is none, or if it

@@ -15,6 +15,7 @@ use crate::{
         generation::{Generation, Phase},
         lifecycle,
         manifest::PluginKind,
+        probation::Probation,
         registry::Registry,
         restart::Health,
         serve::Service,
@@ -42,6 +43,8 @@ pub struct Instance {
     pub turn: tokio::sync::Mutex<()>,
     /// Its faults lately, and what was done about them.
     pub health: RefCell<Health>,
+    /// What it goes back to if its current generation has too many faults.
+    probation: RefCell<Option<Rc<Probation>>>,
     current: RefCell<Option<Rc<Generation>>>,
     generations: RefCell<Vec<Rc<Generation>>>,
     listeners: RefCell<Vec<Bound>>,
@@ -84,6 +87,7 @@ impl Instance {
             traffic: Rc::default(),
             turn: tokio::sync::Mutex::default(),
             health: RefCell::default(),
+            probation: RefCell::default(),
             current: RefCell::default(),
             generations: RefCell::default(),
             listeners: RefCell::default(),
@@ -113,7 +117,19 @@ impl Instance {
     /// Makes another generation the one that gets new work, or none.
     pub fn set_current(&self, generation: Option<Rc<Generation>>) {
         *self.current.borrow_mut() = generation;
+        // That was of the one before.
+        self.set_probation(None);
         self.changed.notify_waiters();
+    }
+
+    /// The probation of its current generation.
+    pub fn probation(&self) -> Option<Rc<Probation>> {
+        self.probation.borrow().clone()
+    }
+
+    /// Its current generation is on probation from now on, or no more.
+    pub fn set_probation(&self, probation: Option<Rc<Probation>>) {
+        *self.probation.borrow_mut() = probation;
     }
 
     /// All that are mapped, oldest first.

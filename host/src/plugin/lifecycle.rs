@@ -8,6 +8,7 @@ use std::{
     io,
     path::Path,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -207,7 +208,7 @@ pub async fn start_again(other: &Rc<Generation>) -> Result<Rc<Generation>, Refus
     let original = other.with_library(Library::original).ok_or_else(gone).flatten();
     let original = original
         .map_err(|error| Refused(format!("cannot load `{}` once more: {error}", other.name())))?;
-    start_original(&other.instance, original).await
+    start_original(&other.instance, &Arc::new(original)).await
 }
 
 /// As [`start`], from the bytes that a generation was loaded from.
@@ -216,9 +217,9 @@ pub async fn start_again(other: &Rc<Generation>) -> Result<Rc<Generation>, Refus
 /// As [`start`].
 pub async fn start_original(
     instance: &Rc<Instance>,
-    original: Original,
+    original: &Arc<Original>,
 ) -> Result<Rc<Generation>, Refused> {
-    let path = original.path().to_owned();
+    let (path, original) = (original.path().to_owned(), original.clone());
     let generation = prepare_staged(instance, &path, move || original.stage()).await?;
     begin(&generation, &path).await?;
     Ok(generation)

@@ -25,6 +25,7 @@ pub mod own;
 pub mod owned;
 pub mod permit;
 pub mod pool;
+pub mod probation;
 pub mod quarantine;
 pub mod registry;
 pub mod restart;

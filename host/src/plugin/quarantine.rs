@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::plugin::{
     generation::{Generation, Phase},
+    probation,
     registry::Registry,
     restart,
 };
@@ -28,7 +29,11 @@ pub async fn watch(registry: Rc<Registry>) {
         let instances = registry.instances();
         let current = instances.iter().filter_map(|instance| instance.current());
         for generation in current.filter(|it| it.phase.get() == Phase::Running) {
-            match over_memory(&generation) {
+            let over_memory = over_memory(&generation);
+            if probation::look(&generation, over_memory.as_deref(), &mut restarts) {
+                continue;
+            }
+            match over_memory {
                 Some(reason) => quarantine(&generation, reason),
                 None => restart::look(&generation, &mut restarts),
             }

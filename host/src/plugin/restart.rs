@@ -43,7 +43,7 @@ pub struct Health {
     restarts: VecDeque<Instant>,
     restarts_total: u64,
     /// The generation has to be restarted, with its state or without.
-    pending: Option<KeptState>,
+    pending: Option<KeptState<'static>>,
     is_restarting: bool,
 }
 
@@ -80,7 +80,7 @@ enum Verdict {
     Recovered,
     /// It is to be restarted, after so long.
     Wait(Fault, Duration),
-    Restart(Fault, KeptState),
+    Restart(Fault, KeptState<'static>),
     /// It was restarted so often, in vain.
     Quarantine(Fault, usize),
 }
@@ -239,12 +239,12 @@ struct Restarted {
     dropped: Option<String>,
 }
 
-async fn restart(old: &Rc<Generation>, fault: &Fault, kept: KeptState) {
+async fn restart(old: &Rc<Generation>, fault: &Fault, kept: KeptState<'static>) {
     let instance = &old.instance;
     let outcome = match instance.turn.try_lock() {
         // It is looked at again when the operator's change of it is done.
         Err(_) => None,
-        Ok(_) if !is_serving(old) => None,
+        Ok(_) if !old.is_serving() => None,
         Ok(_turn) => Some(replace(old, kept).await),
     };
     let mut health = instance.health.borrow_mut();
@@ -287,12 +287,7 @@ async fn restart(old: &Rc<Generation>, fault: &Fault, kept: KeptState) {
     }
 }
 
-fn is_serving(generation: &Rc<Generation>) -> bool {
-    generation.phase.get() == Phase::Running
-        && generation.instance.current().is_some_and(|current| Rc::ptr_eq(&current, generation))
-}
-
-async fn replace(old: &Rc<Generation>, kept: KeptState) -> Result<Restarted, Refused> {
+async fn replace(old: &Rc<Generation>, kept: KeptState<'static>) -> Result<Restarted, Refused> {
     let new = lifecycle::start_again(old).await?;
     let keeps = old.manifest.state.is_some();
     match upgrade::replace(old, &new, kept).await {

@@ -6,7 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     future::poll_fn,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +22,7 @@ use medusa_abi::{
     },
     task::Task,
 };
-use tokio::task::AbortHandle;
+use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{
     net::{
@@ -53,6 +53,39 @@ pub struct Sessions {
     relay: Cell<Option<Arc<Relay>>>,
     /// What waits until every session that was handed over knows of it.
     held_back: RefCell<Option<Vec<(Handle, Wake)>>>,
+    /// Of a generation on probation.
+    probation: RefCell<Option<Probation>>,
+    /// Nothing waits for the way back any more.
+    settled: Notify,
+}
+
+/// What is kept of sessions that were handed over to a generation on probation, so that they could go back.
+#[derive(Default)]
+struct Probation {
+    records: HashMap<Handle, Kept>,
+    /// Those that panicked before anything had been said: their connections are as the records say.
+    stranded: Vec<Handle>,
+}
+
+/// A session as its plugin has written it.
+pub struct Record {
+    /// The version that it is written in.
+    pub version: u32,
+    /// What was written.
+    pub bytes: Box<[u8]>,
+}
+
+/// A record, true as long as nothing has gone over the connection since.
+struct Kept {
+    record: Record,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Kept {
+    fn is_true_of(&self, connection: &Connection) -> bool {
+        (connection.bytes_in(), connection.bytes_out()) == (self.bytes_in, self.bytes_out)
+    }
 }
 
 /// One session. There may be very many that rest.
@@ -138,6 +171,8 @@ impl Sessions {
             all: RefCell::default(),
             relay: Cell::new(None),
             held_back: RefCell::new(None),
+            probation: RefCell::new(None),
+            settled: Notify::new(),
         }
     }
 
@@ -230,6 +265,7 @@ impl Sessions {
 
     /// Ends every session. Called when no code of the plugin is on the stack.
     pub fn end(&self) {
+        self.drop_records();
         for session in self.list() {
             session.end(self);
             if let Some(driver) = session.driver.take() {
@@ -247,6 +283,96 @@ impl Sessions {
     pub fn resting(&self) -> Vec<Rc<Session>> {
         let all = self.all.borrow();
         all.iter().flatten().filter(|session| session.is_resting()).cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.borrow().iter().flatten().count()
+    }
+
+    /// Those that could go back to another generation at once: they rest, or would have a turn if the others had been told of their
+    /// hand-over, or have panicked and wait for it.
+    pub fn movable(&self) -> Vec<Rc<Session>> {
+        let mut waiting = Vec::new();
+        for (handle, wake) in self.held_back.borrow_mut().iter_mut().flatten() {
+            let Some(session) = self.find(*handle).filter(|it| self.kept_record(it).is_some())
+            else {
+                continue;
+            };
+            // The next turn is the other generation's; what was posted goes along.
+            if let Wake::Posted(bytes) = std::mem::replace(wake, Wake::Resumed) {
+                let mut posts = session.posts.take().unwrap_or_default();
+                posts.push_front(bytes);
+                session.posts.set(Some(posts));
+            }
+            waiting.push(session);
+        }
+        let stranded = |it: &&Rc<Session>| it.is_resting() || self.is_stranded(it);
+        waiting.extend(self.all.borrow().iter().flatten().filter(stranded).cloned());
+        waiting
+    }
+
+    /// Keeps the records of sessions that are handed over, until [`Sessions::drop_records`].
+    pub fn keep_records(&self) {
+        self.probation.borrow_mut().get_or_insert_default();
+    }
+
+    /// Whether it does.
+    pub fn keeps_records(&self) -> bool {
+        self.probation.borrow().is_some()
+    }
+
+    /// Keeps the record from which a session is made.
+    pub fn keep_record(&self, handle: Handle, connection: &Connection, record: Record) {
+        let (bytes_in, bytes_out) = (connection.bytes_in(), connection.bytes_out());
+        if let Some(probation) = &mut *self.probation.borrow_mut() {
+            probation.records.insert(handle, Kept { record, bytes_in, bytes_out });
+        }
+    }
+
+    /// The record from which a session was made, if it can be made from it once more.
+    pub fn kept_record(&self, session: &Session) -> Option<Record> {
+        let probation = self.probation.borrow();
+        let kept = probation.as_ref()?.records.get(&session.handle)?;
+        let Record { version, bytes } = &kept.record;
+        let is_true = kept.is_true_of(&session.connection);
+        is_true.then(|| Record { version: *version, bytes: bytes.clone() })
+    }
+
+    /// Ends what waited for the way back, and goes on with the others.
+    pub fn drop_records(&self) {
+        let Some(Probation { stranded, .. }) = self.probation.take() else { return };
+        for session in stranded.into_iter().filter_map(|handle| self.find(handle)) {
+            session.end(self);
+        }
+        self.settled.notify_waiters();
+    }
+
+    /// Whether any waits for the way back.
+    pub fn has_stranded(&self) -> bool {
+        self.probation.borrow().as_ref().is_some_and(|it| !it.stranded.is_empty())
+    }
+
+    /// Whether a session waits for the way back.
+    pub fn is_stranded(&self, session: &Session) -> bool {
+        let probation = self.probation.borrow();
+        probation.as_ref().is_some_and(|it| it.stranded.contains(&session.handle))
+    }
+
+    /// A session has panicked. Whether it waits for the way back: what it was made from is still true, and somebody looks after it.
+    fn strand(&self, session: &Session) -> bool {
+        let is_kept = session.generation().is_serving() && self.kept_record(session).is_some();
+        if let Some(probation) = self.probation.borrow_mut().as_mut().filter(|_| is_kept) {
+            probation.stranded.push(session.handle);
+        }
+        is_kept
+    }
+
+    /// Waits until no session waits for the way back.
+    async fn settled(&self) {
+        while self.has_stranded() {
+            self.settled.notified().await;
+        }
     }
 
     /// Writes the record of a session that has parked.
@@ -329,13 +455,18 @@ impl Sessions {
         tokio::task::spawn_local(async move {
             let Some(sessions) = service.sessions() else { return };
             for some in resting.chunks(RESUMED_PER_TURN) {
-                some.iter().filter_map(|handle| sessions.find(*handle)).for_each(|session| {
-                    session.rise();
-                    session.is_resumed.set(false);
-                    session.turn(sessions, Wake::Resumed);
-                });
+                for handle in some {
+                    // If one panics, the others are spared it.
+                    sessions.settled().await;
+                    if let Some(session) = sessions.find(*handle) {
+                        session.rise();
+                        session.is_resumed.set(false);
+                        session.turn(sessions, Wake::Resumed);
+                    }
+                }
                 tokio::task::yield_now().await;
             }
+            sessions.settled().await;
             let held_back = sessions.held_back.take();
             for (handle, wake) in held_back.into_iter().flatten() {
                 if let Some(session) = sessions.find(handle) {
@@ -567,7 +698,7 @@ impl Session {
             })
         });
         if code < 0 {
-            self.end(sessions);
+            self.fail(sessions, code);
             return None;
         }
         let is_over = task.hooks.as_ptr().is_null();
@@ -604,8 +735,12 @@ impl Session {
 
     /// A turn is over: what the next one is for, if it has one at once.
     fn after_turn(self: &Rc<Self>, sessions: &Sessions, code: Code, is_last: bool) -> Option<Wake> {
+        if code != code::READY {
+            self.fail(sessions, code);
+            return None;
+        }
         // Nothing can wake a session whose peer has gone, but its going.
-        if code != code::READY || self.until_ns.get() == NOT_PARKED || is_last {
+        if self.until_ns.get() == NOT_PARKED || is_last {
             self.end(sessions);
             return None;
         }
@@ -644,6 +779,13 @@ impl Session {
                 );
                 self.end(sessions);
             }
+        }
+    }
+
+    /// It has failed in a turn.
+    fn fail(&self, sessions: &Sessions, code: Code) {
+        if code != code::PANICKED || !sessions.strand(self) {
+            self.end(sessions);
         }
     }
 
