@@ -213,11 +213,9 @@ async fn roll_back(new: &Rc<Generation>, probation: &Rc<Probation>, fault: &str)
             instance.name
         ),
     }
-    // Whatever waited for it and could not go.
     if new.is_serving() {
         end(new);
     }
-    hand_over::drop_records(new);
 }
 
 async fn go_back(new: &Rc<Generation>, probation: &Probation) -> Result<Back, Refused> {

@@ -6,7 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     future::poll_fn,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
@@ -64,7 +64,7 @@ pub struct Sessions {
 struct Probation {
     records: HashMap<Handle, Kept>,
     /// Those that panicked before anything had been said: their connections are as the records say.
-    stranded: Vec<Handle>,
+    stranded: HashSet<Handle>,
 }
 
 /// A session as its plugin has written it.
@@ -363,7 +363,7 @@ impl Sessions {
     fn strand(&self, session: &Session) -> bool {
         let is_kept = session.generation().is_serving() && self.kept_record(session).is_some();
         if let Some(probation) = self.probation.borrow_mut().as_mut().filter(|_| is_kept) {
-            probation.stranded.push(session.handle);
+            probation.stranded.insert(session.handle);
         }
         is_kept
     }

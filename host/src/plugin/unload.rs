@@ -7,6 +7,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::plugin::{
     exchange::Request,
     generation::{Generation, Phase},
+    hand_over,
     handles::Resource,
     instance::Instance,
     interpose::{self, ImageId},
@@ -101,6 +102,8 @@ pub async fn retire(generation: &Rc<Generation>, drain: Duration) -> Unloaded {
     let now_ns = generation.instance.registry.clock.now_ns();
     let drain_ns = u64::try_from(drain.as_nanos()).unwrap_or(u64::MAX);
     generation.drain(now_ns.saturating_add(drain_ns));
+    // Nothing waits for a way back any more.
+    hand_over::drop_records(generation);
     if let Some(service) = generation.service.borrow().clone() {
         service.stir();
     }
