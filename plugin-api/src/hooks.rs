@@ -60,6 +60,7 @@ pub const fn hooks<P: Export>() -> Hooks {
         stop,
         heap_release: heap_release::<P>,
         handed_over,
+        health,
     }
 }
 
@@ -180,6 +181,21 @@ unsafe extern "C" fn handed_over() -> Code {
         told.iter().for_each(|told| told());
         Ok(())
     })
+}
+
+unsafe extern "C" fn health(out: *mut Task) -> Code {
+    let checks = match plugin() {
+        Ok(plugin) => plugin.health.borrow().clone(),
+        Err(_) => return code::WRONG_THREAD,
+    };
+    let all = async move {
+        for check in checks {
+            check().await?;
+        }
+        Ok(())
+    };
+    // SAFETY: `out` is this hook's argument.
+    unsafe { hand_out(out, all) }
 }
 
 unsafe extern "C" fn posted(bytes: Slice) -> Code {

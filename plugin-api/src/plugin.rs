@@ -31,6 +31,7 @@ pub(crate) struct Plugin {
     /// What was registered at the start; it stays until the stop.
     pub(crate) registrations: RefCell<Vec<Registration>>,
     pub(crate) exclusive: RefCell<Vec<Rc<Exclusive>>>,
+    pub(crate) health: RefCell<Vec<Check>>,
     pub(crate) states: RefCell<Vec<Rc<dyn KeptState>>>,
     pub(crate) on_drain: RefCell<Vec<OnDrain>>,
     pub(crate) on_hand_over: RefCell<Vec<OnHandOver>>,
@@ -38,6 +39,9 @@ pub(crate) struct Plugin {
     pub(crate) on_post: RefCell<Vec<OnPost>>,
     pub(crate) on_stop: RefCell<Vec<Box<dyn FnOnce()>>>,
 }
+
+/// Whether the plugin can do its work.
+pub(crate) type Check = Rc<dyn Fn() -> Step>;
 
 pub(crate) type OnDrain = Rc<dyn Fn(Instant)>;
 
@@ -60,6 +64,7 @@ static PLUGIN: LoopCell<Plugin> = LoopCell::new(Plugin {
     on_start: RefCell::new(Vec::new()),
     registrations: RefCell::new(Vec::new()),
     exclusive: RefCell::new(Vec::new()),
+    health: RefCell::new(Vec::new()),
     states: RefCell::new(Vec::new()),
     on_drain: RefCell::new(Vec::new()),
     on_hand_over: RefCell::new(Vec::new()),

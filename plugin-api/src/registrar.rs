@@ -13,7 +13,7 @@ use crate::{
     http::{Body, Next, Record, Request, Response, Route},
     log,
     metric::{Counter, Gauge, Metric},
-    plugin::{Exclusive, Plugin},
+    plugin::{Exclusive, Plugin, Step},
     register::{self, Registration},
     serve,
     service::Replies,
@@ -266,6 +266,20 @@ impl Registrar {
     /// [`on_drain`](Registrar::on_drain) follows.
     pub fn on_hand_over(&mut self, told: impl Fn() + 'static) {
         self.plugin.on_hand_over.borrow_mut().push(Rc::new(told));
+    }
+
+    /// Asked now and then for a while after an upgrade: whether the plugin can do its work. An error, or no answer within
+    /// `health_ms_max`, is a fault; with too many the version before takes over again. It costs the loop's time, so it looks at what can
+    /// be wrong, and does no work.
+    pub fn health<C>(&mut self, check: C)
+    where
+        C: AsyncFn() -> Result<()> + 'static,
+    {
+        let check = Rc::new(check);
+        self.plugin.health.borrow_mut().push(Rc::new(move || -> Step {
+            let check = check.clone();
+            Box::pin(async move { check().await })
+        }));
     }
 
     /// Called last, when no task of the plugin is left.

@@ -304,6 +304,23 @@ fn too_many_stalls_put_it_back_too() {
 }
 
 #[test]
+fn an_instance_that_is_ill_or_does_not_say_is_put_back() {
+    for (name, sentence) in [("ill", "it is to be ill"), ("silent", "no answer within 20ms")] {
+        let mut host = Host::new("health_every_ms = 10\nhealth_ms_max = 20\n");
+        let mut clients = host.clients(3);
+        let before = host.ids();
+        let (from, to) = fault(name);
+        host.upgraded(&[LATER, (&from, &to)]);
+        let back = host.is_left_with("0.1.0");
+        for part in ["2 failed checks of its health", sentence, "nothing is lost"] {
+            holds(&back["reason"], part);
+        }
+        assert_eq!(host.ids(), before);
+        clients.iter_mut().for_each(|client| client.says("count", "2"));
+    }
+}
+
+#[test]
 fn a_probation_that_passes_leaves_nothing_behind_and_no_way_back() {
     let mut host = Host::new("probation_ms = 1500\nprobation_panics_max = 1\n");
     let mut clients = host.clients(3);

@@ -140,6 +140,12 @@ limits! {
     /// Polls of an instance on probation that took longer than `stall_ms`; above it the version before is put back. With 0 it never is
     /// for stalls. A slow machine stalls everybody, hence more of them than panics.
     probation_stalls_max: Instance = 10, 0 => 1_000_000;
+    /// Checks of its health that an instance on probation may fail; above it the version before is put back.
+    probation_health_failures_max: Instance = 1, 0 => 1_000_000;
+    /// How long after one check of its health an instance on probation is asked again.
+    health_every_ms: Instance = 5_000, 10 => 3_600_000;
+    /// How long a check of its health may take; then it counts as failed.
+    health_ms_max: Instance = 5_000, 1 => 3_600_000;
     /// How long one poll of a plugin may take before the log names the plugin.
     stall_ms: Instance = 100, 1 => 3_600_000;
     /// How long a plugin may take to prepare (to look at its configuration, without side effects); else it is refused.

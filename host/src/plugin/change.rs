@@ -2,7 +2,7 @@
 //!
 //! Who listens where stays as it is until every part is switched; what comes then ([`settle`]) cannot fail.
 
-use std::{path::PathBuf, rc::Rc, time::Duration};
+use std::{path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 

@@ -530,13 +530,31 @@ impl Generation {
         self.report("drain", self.hook("drain", |hooks| unsafe { (hooks.drain)(deadline_ns) }));
     }
 
-    /// Tells it that another takes over, and its sessions go there.
-    pub fn handed_over(self: &Rc<Self>) {
+    /// Whether its table of hooks has the one at this offset, which older ones lack, and it may be called.
+    fn has_hook(&self, offset: usize) -> bool {
+        if !self.is_callable() {
+            return false;
+        }
         // SAFETY: The root and its table are statics of the library, which is mapped while its code may be called; only the size
         // is read.
         let size = unsafe { (*self.root).hooks.as_ptr().cast::<usize>().as_ref() };
-        let needed = std::mem::offset_of!(Hooks, handed_over) + size_of::<usize>();
-        if !self.is_callable() || size.is_none_or(|size| *size < needed) {
+        size.is_some_and(|size| *size >= offset + size_of::<usize>())
+    }
+
+    /// Asks it whether it can do its work.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn health(self: &Rc<Self>) -> Result<(), String> {
+        if !self.has_hook(std::mem::offset_of!(Hooks, health)) {
+            return Ok(());
+        }
+        self.run("health", |hooks| hooks.health).await
+    }
+
+    /// Tells it that another takes over, and its sessions go there.
+    pub fn handed_over(self: &Rc<Self>) {
+        if !self.has_hook(std::mem::offset_of!(Hooks, handed_over)) {
             return;
         }
         // SAFETY: The hook takes nothing.

@@ -6,7 +6,7 @@
 //! switch, and the log and `plugins` say what is lost by it. If there is no way back, the new version goes on like any other.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -41,6 +41,11 @@ pub struct Probation {
     snapshot: Snapshot,
     until: Instant,
     is_going_back: Cell<bool>,
+    /// When its health is asked for next; none while an answer is waited for.
+    check_at: Cell<Option<Instant>>,
+    checks_failed: Cell<u64>,
+    /// Why the last check failed.
+    ails: RefCell<String>,
 }
 
 /// What a generation kept, as it was at a switch.
@@ -81,6 +86,9 @@ impl Probation {
             snapshot,
             until: Instant::now() + Duration::from_millis(new.limits.probation_ms),
             is_going_back: Cell::new(false),
+            check_at: Cell::new(Some(Instant::now())),
+            checks_failed: Cell::new(0),
+            ails: RefCell::default(),
         })
     }
 }
@@ -129,13 +137,18 @@ pub fn look(
     if probation.is_going_back.get() {
         return true;
     }
-    if let Some(fault) = over_memory.map(str::to_owned).or_else(|| fault(generation)) {
+    if let Some(fault) = over_memory.map(str::to_owned).or_else(|| fault(generation, &probation)) {
         probation.is_going_back.set(true);
         let generation = generation.clone();
         tasks.spawn_local(async move { roll_back(&generation, &probation, &fault).await });
         return true;
     }
     if Instant::now() < probation.until {
+        if probation.check_at.get().is_some_and(|at| at <= Instant::now()) {
+            probation.check_at.set(None);
+            let generation = generation.clone();
+            tasks.spawn_local(async move { check(&generation, &probation).await });
+        }
         return true;
     }
     tracing::info!(
@@ -150,9 +163,17 @@ pub fn look(
 }
 
 /// What is too much for a generation on probation.
-fn fault(generation: &Generation) -> Option<String> {
+fn fault(generation: &Generation, probation: &Probation) -> Option<String> {
     if hand_over::is_stranded(generation) {
         return Some("a panic in the first turn of a connection that was handed over".to_owned());
+    }
+    let (failed, max) =
+        (probation.checks_failed.get(), generation.limits.probation_health_failures_max);
+    if failed > max {
+        let ails = probation.ails.borrow();
+        return Some(format!(
+            "{failed} failed checks of its health on probation (`probation_health_failures_max` is {max}), the last one because {ails}"
+        ));
     }
     let (limits, panics, stalls) = (&generation.limits, generation.panics(), generation.stalls());
     let bounds = [
@@ -164,6 +185,24 @@ fn fault(generation: &Generation) -> Option<String> {
     let is_over = |(_, count, _, max): &(&str, u64, &str, u64)| *max > 0 && count > max;
     let (what, count, limit, max) = bounds.into_iter().find(is_over)?;
     Some(format!("{count} {what} on probation (`{limit}` is {max})"))
+}
+
+/// Asks a generation for its health, once.
+async fn check(generation: &Rc<Generation>, probation: &Probation) {
+    let limits = &generation.limits;
+    let limit = Duration::from_millis(limits.health_ms_max);
+    let answer = tokio::time::timeout(limit, generation.health()).await;
+    let too_late = |_| Err(format!("there was no answer within {limit:?} (`health_ms_max`)"));
+    if let Err(reason) = answer.unwrap_or_else(too_late) {
+        tracing::warn!(
+            instance = generation.name(),
+            generation = generation.number,
+            "a check of its health failed: {reason}"
+        );
+        probation.checks_failed.set(probation.checks_failed.get() + 1);
+        *probation.ails.borrow_mut() = reason;
+    }
+    probation.check_at.set(Some(Instant::now() + Duration::from_millis(limits.health_every_ms)));
 }
 
 fn end(generation: &Generation) {

@@ -81,4 +81,7 @@ pub struct Hooks {
     /// Called at the switch, on the old generation, just before its sessions that rest go over to the new one and are forgotten here:
     /// each other session goes over when it next parks, so bring those in a turn to a park soon. `drain` follows.
     pub handed_over: unsafe extern "C" fn() -> Code,
+    /// Called now and then after an upgrade, on the new generation: the task answers `READY` if the plugin can do its work. It has a
+    /// deadline.
+    pub health: unsafe extern "C" fn(out: *mut Task) -> Code,
 }
