@@ -75,8 +75,10 @@ fn only_one(server: &Server, instance: &str, generation: u64) {
 
 #[test]
 fn sessions_that_rest_go_over_and_their_clients_notice_nothing() {
+    // On probation one descriptor more is open: that of the library before.
     let server = Server::start(
-        "[[plugin]]\nname = \"echo\"\nlibrary = \"echo-session\"\nlisten = [\"127.0.0.1:0\"]\n",
+        "[[plugin]]\nname = \"echo\"\nlibrary = \"echo-session\"\nlisten = [\"127.0.0.1:0\"]\n\
+         [plugin.limits]\nprobation_ms = 0\n",
     );
     let mut clients: Vec<_> = (0..300).map(|_| Lines::connect(server.address("echo"))).collect();
     clients.iter_mut().for_each(|client| client.says("hello", "hello"));
