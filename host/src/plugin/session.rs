@@ -53,8 +53,8 @@ pub struct Sessions {
     relay: Cell<Option<Arc<Relay>>>,
     /// What waits until every session that was handed over knows of it.
     held_back: RefCell<Option<Vec<(Handle, Wake)>>>,
-    /// Of a generation on probation.
-    probation: RefCell<Option<Probation>>,
+    /// Of a generation on probation; few are for long.
+    probation: RefCell<Option<Box<Probation>>>,
     /// Nothing waits for the way back any more.
     settled: Notify,
 }
@@ -341,8 +341,8 @@ impl Sessions {
 
     /// Ends what waited for the way back, and goes on with the others.
     pub fn drop_records(&self) {
-        let Some(Probation { stranded, .. }) = self.probation.take() else { return };
-        for session in stranded.into_iter().filter_map(|handle| self.find(handle)) {
+        let Some(probation) = self.probation.take() else { return };
+        for session in probation.stranded.into_iter().filter_map(|handle| self.find(handle)) {
             session.end(self);
         }
         self.settled.notify_waiters();
