@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use medusa_tests::{Canary, Monitor, Server, Tree, wait_for, wait_until};
+use medusa_tests::{Canary, Folder, Monitor, Server, Tree, wait_for, wait_until};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,8 +24,9 @@ struct Host {
 
 impl Host {
     fn new(limits: &str) -> Self {
-        let server = Server::start(&format!(
-            "{}[[plugin]]\nname = \"keeper\"\nlibrary = \"keeper\"\nlisten = [\"127.0.0.1:0\"]\n\
+        let folder = Folder::new().with("plugins/first.so", version(&[]));
+        let server = folder.start(&format!(
+            "{}[[plugin]]\nname = \"keeper\"\nlibrary = \"first\"\nlisten = [\"127.0.0.1:0\"]\n\
              [plugin.limits]\n{limits}\n[plugin.config]\nlock = \"lock\"\n",
             Canary::CONFIGURATION
         ));
@@ -35,15 +36,7 @@ impl Host {
     /// An upgrade to another version of the library, in which each of these texts is exchanged for one of its length.
     #[track_caller]
     fn upgrade(&mut self, changes: &[(&str, &str)]) -> Value {
-        let mut library = fs::read(Tree::get().library("keeper")).expect("it was built");
-        for (from, to) in changes {
-            assert_eq!(from.len(), to.len(), "`{from}` and `{to}`");
-            let length = from.len();
-            let at = library.windows(length).position(|part| part == from.as_bytes());
-            let at = at.unwrap_or_else(|| panic!("no `{from}` in the library"));
-            library[at..at + length].copy_from_slice(to.as_bytes());
-        }
-        self.server.folder().write("plugins/other.so", library);
+        self.server.folder().write("plugins/other.so", version(changes));
         self.server.ctl_json(["upgrade", "keeper", "--library", "other"])
     }
 
@@ -158,9 +151,24 @@ fn holds(text: &Value, part: &str) {
     assert!(text.as_str().is_some_and(|text| text.contains(part)), "no `{part}` in {text}");
 }
 
+/// A version of `keeper` that cannot read what comes after it, and in which each of these texts is exchanged for one of its length.
+#[track_caller]
+fn version(changes: &[(&str, &str)]) -> Vec<u8> {
+    let mut library = fs::read(Tree::get().library("keeper")).expect("it was built");
+    let first = (r#""reads":[0,1,2]}"#, r#""reads":[0,1,3]}"#);
+    for (from, to) in [&first].into_iter().chain(changes) {
+        assert_eq!(from.len(), to.len(), "`{from}` and `{to}`");
+        let length = from.len();
+        let at = library.windows(length).position(|part| part == from.as_bytes());
+        let at = at.unwrap_or_else(|| panic!("no `{from}` in the library"));
+        library[at..at + length].copy_from_slice(to.as_bytes());
+    }
+    library
+}
+
 const LATER: (&str, &str) = (r#""version":"0.1.0""#, r#""version":"0.2.0""#);
 const READS_BOTH: (&str, &str) =
-    (r#""state":{"writes":1,"reads":[0,1]}"#, r#""state":{"writes":2,"reads":[1,2]}"#);
+    (r#""state":{"writes":1,"reads":[0,1,3]}"#, r#""state":{"writes":2,"reads":[0,1,2]}"#);
 
 /// One with that fault.
 fn fault(name: &str) -> (String, String) {
@@ -186,7 +194,7 @@ fn whatever_fails_before_the_switch_leaves_the_old_version_with_its_connections(
     let manifests = [
         ((r#""abi":{"major":1"#, r#""abi":{"major":9"#), "ABI 9.0"),
         (
-            (r#""state":{"writes":1,"reads":[0,1]}"#, r#""state":{"writes":2,"reads":[0,2]}"#),
+            (r#""state":{"writes":1,"reads":[0,1,3]}"#, r#""state":{"writes":2,"reads":[0,2,3]}"#),
             "keeps state in version 1",
         ),
     ];
@@ -280,7 +288,7 @@ fn what_the_old_version_cannot_read_is_as_it_was_at_the_switch_and_that_is_said(
     for part in [
         "2 connections that it cannot read come to an end",
         "what its state was since 2",
-        "0.2.0 keeps state in version 2, and 0.1.0 reads [0, 1]",
+        "0.2.0 keeps state in version 2, and 0.1.0 reads [0, 1, 3]",
     ] {
         holds(&back["reason"], part);
     }
