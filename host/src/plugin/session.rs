@@ -4,9 +4,12 @@
 
 #![allow(unsafe_code)] // Calls the hooks of sessions.
 
+mod moving;
+mod way_back;
+
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet, VecDeque},
+    collections::VecDeque,
     future::poll_fn,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
@@ -35,14 +38,14 @@ use crate::{
         generation::{Generation, Phase},
         hand_over, handles,
         serve::Service,
-        sink,
     },
 };
 
+use self::way_back::Probation;
+pub use self::way_back::Record;
+
 /// How many turns a session may have one after another before others have theirs.
 const TURNS_MAX: usize = 32;
-/// How many sessions are told of their hand-over before the loop turns.
-const RESUMED_PER_TURN: usize = 64;
 
 /// The sessions of a service.
 pub struct Sessions {
@@ -57,35 +60,6 @@ pub struct Sessions {
     probation: RefCell<Option<Box<Probation>>>,
     /// Nothing waits for the way back any more.
     settled: Notify,
-}
-
-/// What is kept of sessions that were handed over to a generation on probation, so that they could go back.
-#[derive(Default)]
-struct Probation {
-    records: HashMap<Handle, Kept>,
-    /// Those that panicked before anything had been said: their connections are as the records say.
-    stranded: HashSet<Handle>,
-}
-
-/// A session as its plugin has written it.
-pub struct Record {
-    /// The version that it is written in.
-    pub version: u32,
-    /// What was written.
-    pub bytes: Box<[u8]>,
-}
-
-/// A record, true as long as nothing has gone over the connection since.
-struct Kept {
-    record: Record,
-    bytes_in: u64,
-    bytes_out: u64,
-}
-
-impl Kept {
-    fn is_true_of(&self, connection: &Connection) -> bool {
-        (connection.bytes_in(), connection.bytes_out()) == (self.bytes_in, self.bytes_out)
-    }
 }
 
 /// One session. There may be very many that rest.
@@ -288,192 +262,6 @@ impl Sessions {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.all.borrow().iter().flatten().count()
-    }
-
-    /// Those that could go back to another generation at once: they rest, or would have a turn if the others had been told of their
-    /// hand-over, or have panicked and wait for it.
-    pub fn movable(&self) -> Vec<Rc<Session>> {
-        let mut waiting = Vec::new();
-        for (handle, wake) in self.held_back.borrow_mut().iter_mut().flatten() {
-            let Some(session) = self.find(*handle).filter(|it| self.kept_record(it).is_some())
-            else {
-                continue;
-            };
-            // The next turn is the other generation's; what was posted goes along.
-            if let Wake::Posted(bytes) = std::mem::replace(wake, Wake::Resumed) {
-                let mut posts = session.posts.take().unwrap_or_default();
-                posts.push_front(bytes);
-                session.posts.set(Some(posts));
-            }
-            waiting.push(session);
-        }
-        let stranded = |it: &&Rc<Session>| it.is_resting() || self.is_stranded(it);
-        waiting.extend(self.all.borrow().iter().flatten().filter(stranded).cloned());
-        waiting
-    }
-
-    /// Keeps the records of sessions that are handed over, until [`Sessions::drop_records`].
-    pub fn keep_records(&self) {
-        self.probation.borrow_mut().get_or_insert_default();
-    }
-
-    /// Whether it does.
-    pub fn keeps_records(&self) -> bool {
-        self.probation.borrow().is_some()
-    }
-
-    /// Keeps the record from which a session is made.
-    pub fn keep_record(&self, handle: Handle, connection: &Connection, record: Record) {
-        let (bytes_in, bytes_out) = (connection.bytes_in(), connection.bytes_out());
-        if let Some(probation) = &mut *self.probation.borrow_mut() {
-            probation.records.insert(handle, Kept { record, bytes_in, bytes_out });
-        }
-    }
-
-    /// The record from which a session was made, if it can be made from it once more.
-    pub fn kept_record(&self, session: &Session) -> Option<Record> {
-        let probation = self.probation.borrow();
-        let kept = probation.as_ref()?.records.get(&session.handle)?;
-        let Record { version, bytes } = &kept.record;
-        let is_true = kept.is_true_of(&session.connection);
-        is_true.then(|| Record { version: *version, bytes: bytes.clone() })
-    }
-
-    /// Ends what waited for the way back, and goes on with the others.
-    pub fn drop_records(&self) {
-        let Some(probation) = self.probation.take() else { return };
-        for session in probation.stranded.into_iter().filter_map(|handle| self.find(handle)) {
-            session.end(self);
-        }
-        self.settled.notify_waiters();
-    }
-
-    /// Whether any waits for the way back.
-    pub fn has_stranded(&self) -> bool {
-        self.probation.borrow().as_ref().is_some_and(|it| !it.stranded.is_empty())
-    }
-
-    /// Whether a session waits for the way back.
-    pub fn is_stranded(&self, session: &Session) -> bool {
-        let probation = self.probation.borrow();
-        probation.as_ref().is_some_and(|it| it.stranded.contains(&session.handle))
-    }
-
-    /// A session has panicked. Whether it waits for the way back: what it was made from is still true, and somebody looks after it.
-    fn strand(&self, session: &Session) -> bool {
-        let is_kept = session.generation().is_serving() && self.kept_record(session).is_some();
-        if let Some(probation) = self.probation.borrow_mut().as_mut().filter(|_| is_kept) {
-            probation.stranded.insert(session.handle);
-        }
-        is_kept
-    }
-
-    /// Waits until no session waits for the way back.
-    async fn settled(&self) {
-        while self.has_stranded() {
-            self.settled.notified().await;
-        }
-    }
-
-    /// Writes the record of a session that has parked.
-    ///
-    /// # Errors
-    /// Why the plugin does not.
-    pub fn export(&self, session: &Session, record: &mut Vec<u8>) -> Result<(), String> {
-        let (generation, object) = (session.generation(), &session.service.object);
-        let to = sink::into_vec(record);
-        let code = frame::enter(generation, || {
-            // SAFETY: As in `begin_turn`; the sink is valid for the call.
-            unsafe { self.hooks.get() }.map_or(code::INVALID, |hooks| unsafe {
-                (hooks.export)(object.data(), session.handle, to)
-            })
-        });
-        generation.outcome("the export of a session", code)
-    }
-
-    /// Has the plugin read a record for the session that will be `handle`'s.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub fn import(
-        &self,
-        service: &Service,
-        handle: Handle,
-        version: u32,
-        record: &[u8],
-    ) -> Result<(), String> {
-        let generation = service.object.generation();
-        let code = frame::enter(generation, || {
-            // SAFETY: As in `begin_turn`; the record is borrowed for the call.
-            unsafe { self.hooks.get() }.map_or(code::INVALID, |hooks| unsafe {
-                (hooks.import)(service.object.data(), handle, version, Slice::new(record))
-            })
-        });
-        generation.outcome("the import of a session", code)
-    }
-
-    /// A session is not to be here: nothing of it is kept, least of all its connection.
-    pub fn disregard(&self, service: &Service, handle: Handle) {
-        self.forget(service, handle);
-        drop(service.object.generation().handles.remove(handle));
-    }
-
-    /// A session has gone over to another generation: nothing of it is kept here, and its connection is not touched.
-    pub fn leave(&self, session: &Session) {
-        if self.remove(session.handle).is_none() {
-            return;
-        }
-        self.disregard(&session.service, session.handle);
-    }
-
-    /// Goes on with a session of another generation, whose connection is `handle` here and whose record was imported. One that does not
-    /// rest has a turn soon; one that rests waits for [`Sessions::resume`].
-    pub fn take_over(
-        &self,
-        service: &Rc<Service>,
-        handle: Handle,
-        old: &Session,
-        is_resting: bool,
-    ) {
-        let session = Session::new(service, handle, old.connection.clone());
-        session.connection.set_owner(session.generation().owner().clone());
-        session.posts.set(old.posts.take());
-        session.is_resting.set(is_resting);
-        session.is_resumed.set(is_resting);
-        self.insert(session.clone());
-        if !is_resting {
-            session.turn_soon(Wake::Resumed);
-        }
-    }
-
-    /// Tells sessions that they were handed over, a few at a time. Every other turn waits until all have been told, so that what one
-    /// of them does reaches those that were there before.
-    pub fn resume(service: &Rc<Service>, resting: Vec<Handle>) {
-        let Some(sessions) = service.sessions().filter(|_| !resting.is_empty()) else { return };
-        sessions.held_back.borrow_mut().get_or_insert_default();
-        let service = service.clone();
-        tokio::task::spawn_local(async move {
-            let Some(sessions) = service.sessions() else { return };
-            for some in resting.chunks(RESUMED_PER_TURN) {
-                for handle in some {
-                    // If one panics, the others are spared it.
-                    sessions.settled().await;
-                    if let Some(session) = sessions.find(*handle) {
-                        session.rise();
-                        session.is_resumed.set(false);
-                        session.turn(sessions, Wake::Resumed);
-                    }
-                }
-                tokio::task::yield_now().await;
-            }
-            sessions.settled().await;
-            let held_back = sessions.held_back.take();
-            for (handle, wake) in held_back.into_iter().flatten() {
-                if let Some(session) = sessions.find(handle) {
-                    session.turn(sessions, wake);
-                }
-            }
-        });
     }
 
     fn insert(&self, session: Rc<Session>) {
