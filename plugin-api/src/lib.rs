@@ -119,7 +119,10 @@ pub use self::{
     error::{Error, Result},
     file::{Dir, DirEntry, File, FileInfo, OpenOptions, Root},
     host::{instance_name, post},
-    http::{Body, Limited, Next, Outcome, Permit, Record, Request, Response, ResponseExt, Route},
+    http::{
+        Body, Escaped, Limited, Next, Outcome, Permit, Record, Request, Response, ResponseExt,
+        Route,
+    },
     job::{StopSignal, ThreadHandle, blocking, thread},
     lines::{Lines, TooLong},
     metric::{Counter, Gauge},

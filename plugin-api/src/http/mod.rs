@@ -1,6 +1,7 @@
 //! HTTP: requests, responses and bodies, and what a plugin registers to answer, wrap or observe them.
 
 mod body;
+mod escaped;
 pub(crate) mod fields;
 mod filter;
 pub(crate) mod handler;
@@ -17,6 +18,7 @@ mod tower;
 
 pub use self::{
     body::Body,
+    escaped::Escaped,
     filter::Next,
     limited::Limited,
     observer::{Outcome, Record},

@@ -1,6 +1,8 @@
 //! The pages that this plugin makes itself: listings of folders, and short words about what is wrong.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
+
+use medusa_plugin_api::Escaped;
 
 use crate::{conditional, path};
 
@@ -98,31 +100,6 @@ fn human_size(bytes: u64) -> String {
 fn date(modified_ns: i64) -> String {
     let text = httpdate::fmt_http_date(conditional::whole_seconds(modified_ns));
     text.get(5..22).unwrap_or(&text).to_owned()
-}
-
-/// Text that stands in HTML, in an attribute too.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for letter in self.0.chars() {
-            match letter {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                // Control and direction characters could make a name look like another.
-                _ if letter.is_control()
-                    || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-                {
-                    f.write_char('\u{fffd}')?;
-                }
-                _ => f.write_char(letter)?,
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

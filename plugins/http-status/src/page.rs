@@ -5,6 +5,7 @@ use std::{
     iter,
 };
 
+use medusa_plugin_api::Escaped;
 use serde_json::Value;
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     gather::{Entry, Fields, Report, Told, text},
     health,
     metrics::list,
-    words::{Escaped, count, moment, shown},
+    words::{count, moment, shown},
 };
 
 /// The most lines of what an instance shows of its own.
