@@ -106,6 +106,15 @@ fn invitation(tree: &Tree, port: u16) -> String {
         );
         text.push_str("  ctl unload echo\n");
     }
+    if tree.has_plugin("talk") {
+        text.push_str("\n  ctl load talk --library talk --listen 127.0.0.1:8888\n");
+        text.push_str(
+            "  curl -N telnet://127.0.0.1:8888                    # in two terminals: give a nick, and chat\n",
+        );
+        text.push_str(
+            "  ctl upgrade talk                                   # both go on, on the connections that they have\n",
+        );
+    }
     text.push_str("\n  ctl help                                           # everything else\n\n");
     text
 }
