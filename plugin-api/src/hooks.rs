@@ -61,6 +61,7 @@ pub const fn hooks<P: Export>() -> Hooks {
         heap_release: heap_release::<P>,
         handed_over,
         health,
+        freeze,
     }
 }
 
@@ -196,6 +197,14 @@ unsafe extern "C" fn health(out: *mut Task) -> Code {
     };
     // SAFETY: `out` is this hook's argument.
     unsafe { hand_out(out, all) }
+}
+
+unsafe extern "C" fn freeze(is_frozen: u32) -> Code {
+    answer(|| {
+        let told = plugin()?.on_freeze.borrow().clone();
+        told.iter().for_each(|told| told(is_frozen != 0));
+        Ok(())
+    })
 }
 
 unsafe extern "C" fn posted(bytes: Slice) -> Code {

@@ -36,6 +36,7 @@ pub(crate) struct Plugin {
     pub(crate) on_drain: RefCell<Vec<OnDrain>>,
     pub(crate) on_hand_over: RefCell<Vec<OnHandOver>>,
     pub(crate) is_handed_over: Cell<bool>,
+    pub(crate) on_freeze: RefCell<Vec<OnFreeze>>,
     pub(crate) on_post: RefCell<Vec<OnPost>>,
     pub(crate) on_stop: RefCell<Vec<Box<dyn FnOnce()>>>,
 }
@@ -44,6 +45,8 @@ pub(crate) struct Plugin {
 pub(crate) type Check = Rc<dyn Fn() -> Step>;
 
 pub(crate) type OnDrain = Rc<dyn Fn(Instant)>;
+
+pub(crate) type OnFreeze = Rc<dyn Fn(bool)>;
 
 pub(crate) type OnHandOver = Rc<dyn Fn()>;
 
@@ -69,6 +72,7 @@ static PLUGIN: LoopCell<Plugin> = LoopCell::new(Plugin {
     on_drain: RefCell::new(Vec::new()),
     on_hand_over: RefCell::new(Vec::new()),
     is_handed_over: Cell::new(false),
+    on_freeze: RefCell::new(Vec::new()),
     on_post: RefCell::new(Vec::new()),
     on_stop: RefCell::new(Vec::new()),
 });
@@ -115,6 +119,7 @@ impl Plugin {
         drop(self.exclusive.take());
         drop(self.states.take());
         drop(self.on_drain.take());
+        drop(self.on_freeze.take());
         drop(self.on_hand_over.take());
         self.is_handed_over.set(false);
         drop(self.on_post.take());

@@ -282,6 +282,12 @@ impl Registrar {
         }));
     }
 
+    /// Called with `true` before the host replaces its own binary: sessions that have parked then go over, so a server that keeps
+    /// connections in long turns brings those to a park now. Called with `false` if the host goes on after all.
+    pub fn on_freeze(&mut self, told: impl Fn(bool) + 'static) {
+        self.plugin.on_freeze.borrow_mut().push(Rc::new(told));
+    }
+
     /// Called last, when no task of the plugin is left.
     pub fn on_stop(&mut self, stop: impl FnOnce() + 'static) {
         self.plugin.on_stop.borrow_mut().push(Box::new(stop));

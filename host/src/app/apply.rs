@@ -26,7 +26,9 @@ impl Host {
     pub async fn load_configured(&self) {
         let _changing = self.changing.lock().await;
         let config = self.registry.config();
-        for spec in config.instances.iter().filter(|spec| spec.enabled) {
+        let is_left =
+            |spec: &&Instance| spec.enabled && self.registry.instance(&spec.name).is_none();
+        for spec in config.instances.iter().filter(is_left) {
             if let Err(failed) = self.start(spec).await {
                 tracing::error!("{failed}");
             }

@@ -9,12 +9,16 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    app::{check, passwd, serve},
+    app::{
+        check, passwd, serve,
+        succession::{self, Left, preflight},
+    },
     config::{Config, Diagnostics},
     monitor::{
         client::{Client, ClientError},
         console, protocol,
     },
+    sys::exec,
 };
 
 /// An internet server that is changed while it runs.
@@ -37,6 +41,9 @@ enum Command {
         #[command(flatten)]
         file: ConfigFile,
     },
+    /// Say whether this program could go on where a running one leaves off; `upgrade-host` asks that
+    #[command(hide = true)]
+    Preflight,
     /// Read a password from standard input and print its argon2id hash
     Passwd,
     /// Look at plugins' libraries
@@ -99,15 +106,24 @@ const DEFAULT_FILE: &str = "medusa.toml";
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
+    // First of all: whatever fails from here on brings back the program that this one follows, if it does.
+    let left = match succession::left() {
+        Ok(left) => left,
+        Err(sentence) => return fail(&sentence),
+    };
     match Cli::parse().command {
-        Command::Serve { file } => match Config::load(&file.config) {
-            Ok(config) => serve::run(config),
-            Err(problems) => show(&problems),
+        Command::Serve { file } => match config(&file, left.as_ref()) {
+            Ok(config) => serve::run(config, left),
+            Err(problems) => {
+                exec::go_back();
+                show(&problems)
+            }
         },
         Command::Check { file } => match check::check(&file.config) {
             Ok(summary) => print(&summary),
             Err(problems) => show(&problems),
         },
+        Command::Preflight => preflight::answer(),
         Command::Passwd => match passwd::read_and_hash() {
             Ok(hash) => print(&hash),
             Err(sentence) => fail(&sentence),
@@ -121,6 +137,14 @@ pub fn run() -> ExitCode {
             Client::connect(&Client::runtime()?, socket)?.run(words, json)
         }),
         Command::Monitor { host } => on_socket(&host, console::run),
+    }
+}
+
+/// The configuration to serve by: that in force, where another image of the host served before.
+fn config(file: &ConfigFile, left: Option<&Left>) -> Result<Config, Diagnostics> {
+    match left {
+        Some(left) => left.inheritance.config(),
+        None => Config::load(&file.config),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
+    os::fd::RawFd,
     path::PathBuf,
     ptr,
     rc::Rc,
@@ -13,7 +14,7 @@ use medusa_abi::service::METRIC_GAUGE;
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
-    app::{check, figures, moves_file::MovesFile, routes},
+    app::{check, figures, moves_file::MovesFile, routes, succession::Succession},
     config::{Config, Diagnostics, Instance},
     monitor::{
         command::Role,
@@ -53,6 +54,8 @@ pub struct Host {
     begun: time::Instant,
     /// The configuration of the start: what only a restart changes is as it says.
     pub(super) began_with: Rc<Config>,
+    /// Its going on as another program.
+    pub succession: Succession,
     state: Cell<State>,
     stop: Notify,
 }
@@ -105,14 +108,20 @@ impl Host {
         Host {
             moves: MovesFile::read(&registry.config().state_dir, &registry.sites),
             began_with: registry.config(),
-            registry,
             changing: tokio::sync::Mutex::default(),
             failed: RefCell::default(),
             behind: RefCell::default(),
-            begun: time::Instant::now(),
+            begun: registry.clock.start(),
+            registry,
+            succession: Succession::new(),
             state: Cell::new(State::Starting),
             stop: Notify::new(),
         }
+    }
+
+    /// Asks the host to stop, as the monitor does.
+    pub(super) fn ask_to_stop(&self) {
+        self.stop.notify_one();
     }
 
     /// Resolves when the monitor has asked the host to stop.
@@ -177,6 +186,12 @@ impl Host {
             summary += &format!("; failed: {}", failed.join(", "));
         }
         summary
+    }
+
+    /// The instances of the configuration that could not be loaded, and why.
+    pub(super) fn failed(&self) -> Vec<(String, String)> {
+        let failed = self.failed.borrow();
+        failed.iter().map(|(name, failure)| (name.clone(), failure.reason.clone())).collect()
     }
 
     /// The reason why an instance of the configuration does not run.
@@ -547,6 +562,10 @@ impl Control for Host {
         library: Option<PathBuf>,
     ) -> Later<'_, Result<UpgradeOutcome, Refusal>> {
         Box::pin(self.upgrade_instance(name, library))
+    }
+
+    fn upgrade_host(&self, binary: Option<PathBuf>, asker: Option<RawFd>) -> Later<'_, Refusal> {
+        Box::pin(self.replace_itself(binary, asker))
     }
 
     fn kill(&self, id: u64) -> Result<ConnectionStatus, Refusal> {

@@ -10,6 +10,7 @@ mod apply;
 mod status;
 
 pub mod serve;
+pub mod succession;
 pub mod supervisor;
 pub mod watchdog;
 

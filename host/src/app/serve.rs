@@ -11,20 +11,26 @@ use crate::{
     app::{
         host::{Host, State},
         status,
+        succession::{Left, Surroundings},
         supervisor::{Given, Supervisor},
         watchdog::Watchdog,
     },
     config::{Config, LogFormat},
     log::{self, Log},
-    monitor::{Monitor, control::Control, socket::MonitorSocket},
+    monitor::{Monitor, control::Control, protocol, socket::MonitorSocket},
     net::Address,
     plugin::{interpose, pool::Pool, quarantine, registry::Registry},
-    sys::process,
+    sys::{exec, process},
 };
 
 /// Serves until a signal or the monitor ends it.
-pub fn run(config: Config) -> ExitCode {
-    match serve(config) {
+///
+/// `left` is what another image of the host has left, if this one follows it.
+pub fn run(config: Config, left: Option<Left>) -> ExitCode {
+    let outcome = serve(config, left);
+    // As long as there is a way back to another image, it is gone.
+    exec::go_back();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
             eprintln!("medusa: {sentence}");
@@ -33,9 +39,12 @@ pub fn run(config: Config) -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> Result<(), String> {
+fn serve(config: Config, left: Option<Left>) -> Result<(), String> {
     // First, as there must be no threads yet.
-    let given = Given::take();
+    let given = match &left {
+        Some(left) => Given::inherited(left.inheritance.supervisor.clone()),
+        None => Given::take(),
+    };
     let log = Log::start(log_options(&config)).map_err(|error| error.to_string())?;
     let _last_lines = log.last_lines();
     process::prepare_descriptors();
@@ -53,7 +62,7 @@ fn serve(config: Config) -> Result<(), String> {
         .enable_all()
         .build_local(runtime::LocalOptions::default());
     let runtime = runtime.map_err(|error| format!("cannot start the event loop: {error}"))?;
-    runtime.block_on(serve_on_loop(config, log, pools, &watchdog, given))
+    runtime.block_on(serve_on_loop(config, log, pools, &watchdog, given, left))
 }
 
 /// The host's threads beside the loop's.
@@ -68,12 +77,15 @@ async fn serve_on_loop(
     pools: Pools,
     watchdog: &Watchdog,
     given: Given,
+    left: Option<Left>,
 ) -> Result<(), String> {
     let config = Rc::new(config);
     let (jobs, own) = (Rc::new(pools.jobs), Rc::new(pools.host));
-    let (registry, posts) = Registry::new(config.clone(), jobs, own, watchdog.stalls());
+    let clock = left.as_ref().map(|left| left.inheritance.clock());
+    let (registry, posts) = Registry::new(config.clone(), jobs, own, watchdog.stalls(), clock);
     let connections = registry.connections.open();
     connections.map_err(|error| format!("cannot watch connections: {error}"))?;
+    let record = given.record();
     let supervisor = given.hand_out(&registry.sockets);
     let monitor_socket = registry.sockets.take(&Address::Unix(config.monitor_socket.clone()));
     if let Some(beat) = supervisor.beat() {
@@ -86,15 +98,42 @@ async fn serve_on_loop(
     status::offer(&host);
     // Before the socket is there, so that whoever sees it can already send a signal.
     let signals = end_signal()?;
-    let socket = match monitor_socket {
-        Some(passed) => MonitorSocket::adopt(&config.monitor_socket, passed)?,
-        None => MonitorSocket::bind(&config.monitor_socket)?,
+    let socket = match (&left, monitor_socket) {
+        (Some(left), _) => {
+            let socket = exec::take(left.inheritance.monitor).map_err(|error| error.to_string())?;
+            MonitorSocket::inherit(socket, &config.monitor_socket)?
+        }
+        (None, Some(passed)) => MonitorSocket::adopt(&config.monitor_socket, passed)?,
+        (None, None) => MonitorSocket::bind(&config.monitor_socket)?,
     };
     let monitor = Monitor::new(socket, host.clone(), log.clone(), config.limits.clone());
+    host.succession.set_surroundings(Surroundings {
+        log: log.clone(),
+        monitor: monitor.descriptor(),
+        close_monitor: monitor.closer(),
+        supervisor: record,
+        tell_supervisor: {
+            let supervisor = supervisor.clone();
+            Rc::new(move |process| supervisor.is_another(process))
+        },
+    });
     tokio::task::spawn_local(reload_at_signal(host.clone(), log, supervisor.clone())?);
-    tokio::task::spawn_local(upgrade_at_signal()?);
+    tokio::task::spawn_local(upgrade_at_signal(host.clone())?);
+    let goes_on = left.is_some();
+    if let Some(left) = left {
+        go_on(&host, &monitor, left).await?;
+    }
+    let loading = {
+        let (host, config, supervisor) = (host.clone(), config.clone(), supervisor.clone());
+        async move {
+            if !goes_on {
+                host.load_configured().await;
+            }
+            tell_serving(&host, &config, &supervisor);
+        }
+    };
     // Beside the monitor, so that a plugin that is slow to start can be seen, and the host be stopped.
-    let loading = tokio::task::spawn_local(load(host.clone(), config.clone(), supervisor.clone()));
+    let loading = tokio::task::spawn_local(loading);
     let stop = async {
         let why = tokio::select! {
             signal = signals => signal,
@@ -112,11 +151,23 @@ async fn serve_on_loop(
     Ok(())
 }
 
-/// Loads what is configured, and says what serves.
-async fn load(host: Rc<Host>, config: Rc<Config>, supervisor: Supervisor) {
-    host.load_configured().await;
+/// Goes on where another image of the host left off, and tells whoever has asked for that.
+async fn go_on(host: &Host, monitor: &Monitor, mut left: Left) -> Result<(), String> {
+    let restoration = host.restore(&mut left).await?;
+    let (asker, is_back) = (left.inheritance.take_asker(), left.back.is_some());
+    let outcome = host.arrived(left);
+    restoration.begin().await;
+    if let Some(asker) = asker {
+        let exit = if is_back { protocol::FAILED } else { protocol::DONE };
+        monitor.inherit(asker, &outcome, exit);
+    }
+    Ok(())
+}
+
+/// All that is configured was loaded, or has failed: says what serves.
+fn tell_serving(host: &Host, config: &Config, supervisor: &Supervisor) {
     host.set_state(State::Running);
-    close_other_sockets(&host);
+    close_other_sockets(host);
     let summary = host.summary();
     tracing::info!(
         socket = %config.monitor_socket.display(),
@@ -134,15 +185,15 @@ fn close_other_sockets(host: &Host) {
     host.registry.sockets.close_others(|address| wanted.contains(&address));
 }
 
-/// Says at each SIGUSR2 that the host's own upgrade is not there yet, in place of ending at it.
-fn upgrade_at_signal() -> Result<impl Future<Output = ()>, String> {
+/// Has the host go on as the program that is now where it was started from, at each SIGUSR2.
+fn upgrade_at_signal(host: Rc<Host>) -> Result<impl Future<Output = ()>, String> {
     let asked = signal(SignalKind::user_defined2());
     let mut asked = asked.map_err(|error| format!("cannot wait for signals: {error}"))?;
     Ok(async move {
         while asked.recv().await.is_some() {
-            tracing::warn!(
-                "SIGUSR2: this version of medusa cannot upgrade its own binary while it runs; restart it"
-            );
+            tracing::info!("SIGUSR2: going on as another program");
+            // The log has the reason if it does not.
+            let _ = host.replace_itself(None, None).await;
         }
     })
 }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use crate::{
+    app::succession::SupervisorRecord,
     net::KeptSockets,
     sys::{clock, inherit, notify::Notifier},
 };
@@ -68,6 +69,26 @@ impl Given {
             given.complaints.push(complaint.to_owned());
         }
         given
+    }
+
+    /// What another image of the host was given.
+    #[must_use]
+    pub fn inherited(record: SupervisorRecord) -> Given {
+        Given {
+            notify_socket: record.notify_socket,
+            watchdog: record.watchdog_us.map(Duration::from_micros),
+            ..Given::default()
+        }
+    }
+
+    /// What the next image of the host has to know.
+    #[must_use]
+    pub fn record(&self) -> SupervisorRecord {
+        let as_us = |limit: Duration| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
+        SupervisorRecord {
+            notify_socket: self.notify_socket.clone(),
+            watchdog_us: self.watchdog.map(as_us),
+        }
     }
 
     fn take_descriptors(&mut self) {
@@ -142,6 +163,11 @@ impl Supervisor {
         let now_us = clock::monotonic_ns() / 1000;
         let status = status_line("reading the configuration again");
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\n{status}"));
+    }
+
+    /// The server is another process from now on.
+    pub fn is_another(&self, process: u32) {
+        self.tell(&format!("MAINPID={process}"));
     }
 
     /// The host drains, and ends.

@@ -1,8 +1,9 @@
 //! The watchdog: a thread that looks whether the loop still turns, and names the plugin in whose code it does not.
 
 use std::{
+    process,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -16,11 +17,21 @@ use crate::plugin::{frame, off_loop::OffLoop};
 /// How often the loop is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Held while a watchdog looks.
+static LOOKING: Mutex<()> = Mutex::new(());
+
+/// Keeps every watchdog from looking, so that the process can fork.
+pub fn at_rest() -> MutexGuard<'static, ()> {
+    LOOKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The watchdog at work. Dropping it ends its thread.
 pub struct Watchdog {
     stop: Arc<AtomicBool>,
     stalls: Arc<AtomicU64>,
     thread: Option<thread::JoinHandle<()>>,
+    /// Whose thread it is: a fork of this process does not have it.
+    process: u32,
 }
 
 impl Watchdog {
@@ -30,12 +41,21 @@ impl Watchdog {
     /// # Errors
     /// The system has no thread left.
     pub fn start(counts: bool) -> std::io::Result<Watchdog> {
-        let (stop, stalls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        Watchdog::start_counting(counts, Arc::default())
+    }
+
+    /// As [`Watchdog::start`], counting on where another one was.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start_counting(counts: bool, stalls: Arc<AtomicU64>) -> std::io::Result<Watchdog> {
+        let stop = Arc::new(AtomicBool::new(false));
         let (seen, counted) = (stop.clone(), stalls.clone());
         let watch = move || {
             let mut look = Look::default();
             while !seen.load(Ordering::Relaxed) {
                 thread::park_timeout(LOOK_EVERY);
+                let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(plugin) = look.again().filter(|_| counts) {
                     counted.fetch_add(1, Ordering::Relaxed);
                     plugin.stalls.fetch_add(1, Ordering::Relaxed);
@@ -43,7 +63,7 @@ impl Watchdog {
             }
         };
         let thread = thread::Builder::new().name("medusa-watchdog".to_owned()).spawn(watch)?;
-        Ok(Watchdog { stop, stalls, thread: Some(thread) })
+        Ok(Watchdog { stop, stalls, thread: Some(thread), process: process::id() })
     }
 
     /// How many calls took too long.
@@ -55,7 +75,8 @@ impl Watchdog {
 impl Drop for Watchdog {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        let thread = self.thread.take();
+        if let Some(thread) = thread.filter(|_| self.process == process::id()) {
             thread.thread().unpark();
             // It does nothing that could panic.
             let _ = thread.join();

@@ -82,14 +82,15 @@ impl Instance {
     /// it may use, are those of `config`.
     pub fn ad_hoc(words: &AdHoc, folder: &Path, config: &Config) -> Result<Instance, Diagnostics> {
         let source = Source::new(format!("load {}", words.name), folder, ad_hoc_text(words));
-        let mut problems = Diagnostics::new(&source);
-        let table = Table::parse(&source, &mut problems);
-        let mut section = Section {
-            place: "load".to_owned(),
-            table: &table,
-            source: &source,
-            problems: &mut problems,
-        };
+        Instance::of_source(&source, config)
+    }
+
+    /// Makes an instance of the text that [`Instance::ad_hoc`] has made of words.
+    pub fn of_source(source: &Rc<Source>, config: &Config) -> Result<Instance, Diagnostics> {
+        let mut problems = Diagnostics::new(source);
+        let table = Table::parse(source, &mut problems);
+        let mut section =
+            Section { place: "load".to_owned(), table: &table, source, problems: &mut problems };
         let instance = Instance::read(&mut section, 0..0, &config.limits);
         if let Some(instance) = &instance {
             super::check::tls_names(instance, &config.tls, &mut problems);

@@ -159,6 +159,13 @@ limits! {
     blocked_ms_max: Instance = 5_000, 0 => 3_600_000;
     /// How long the whole host may drain at a shutdown.
     shutdown_ms_max: Host = 30_000, 0 => 86_400_000;
+    /// How long another program of the host may take to say whether it could go on in this one's place.
+    preflight_ms_max: Host = 30_000, 1 => 3_600_000;
+    /// How long connections may take to come to a place where they can go over to another program of the host; those that do not are
+    /// served to their end by a child process.
+    freeze_ms_max: Host = 250, 0 => 60_000;
+    /// How long another program of the host may take until it serves; then this one goes on.
+    takeover_ms_max: Host = 10_000, 10 => 600_000;
     /// Routes of all HTTP instances together; registering more fails.
     http_routes_max: Host = 4096, 1 => 1_000_000;
     /// Calls that wait in the queue of one service; more are answered BUSY.

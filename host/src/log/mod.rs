@@ -17,7 +17,10 @@ use std::{
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload};
 
-pub use crate::log::ring::{Batch, Follower, LogLine};
+pub use crate::log::{
+    queue::AtRest,
+    ring::{Batch, Follower, LogLine},
+};
 use crate::log::{
     queue::Queue,
     ring::{Keep, Names, Ring},
@@ -80,6 +83,12 @@ impl Log {
         let (log, subscriber) = Log::build(options);
         tracing::subscriber::set_global_default(subscriber)
             .map_err(|_| StartError::AlreadyStarted)?;
+        log.drain().map_err(StartError::NoThread)?;
+        log.tell_panics();
+        Ok(log)
+    }
+
+    fn drain(&self) -> std::io::Result<()> {
         // At `error`, so that it is told at every level.
         let lost = |lines| {
             tracing::error!(
@@ -87,9 +96,22 @@ impl Log {
                 "lines of this log were lost here, for nobody read standard error; `log` in the monitor has the last ones"
             );
         };
-        log.queue.drain(std::io::stderr(), lost).map_err(StartError::NoThread)?;
-        log.tell_panics();
-        Ok(log)
+        self.queue.drain(std::io::stderr(), lost)
+    }
+
+    /// Has all that was logged be written, as far as somebody reads it, and holds the log at rest, so that the process can fork.
+    pub fn at_rest(&self) -> AtRest<'_> {
+        self.queue.flush(FLUSH_MAX);
+        self.queue.at_rest()
+    }
+
+    /// Goes on logging in a process that has forked, where its thread is not there any more.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn revive(&self, at_rest: AtRest<'_>) -> std::io::Result<()> {
+        at_rest.clear();
+        self.drain()
     }
 
     /// What has the last lines written at the end; to be kept until then.

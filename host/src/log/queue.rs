@@ -31,6 +31,16 @@ struct Waiting {
     is_writing: bool,
 }
 
+/// A queue that nobody writes to, and whose thread waits, while this is there.
+pub struct AtRest<'a>(MutexGuard<'a, Waiting>);
+
+impl AtRest<'_> {
+    /// In a process that has forked: what was waiting is the other's to write.
+    pub(super) fn clear(mut self) {
+        *self.0 = Waiting::default();
+    }
+}
+
 /// Gives its thread's lines to the queue; each write is a whole line.
 pub(super) struct Sender(Arc<Queue>);
 
@@ -75,6 +85,11 @@ impl Queue {
             }
         };
         thread::Builder::new().name("medusa-log".to_owned()).spawn(drain).map(drop)
+    }
+
+    /// Holds the queue at rest, so that the process can fork.
+    pub(super) fn at_rest(&self) -> AtRest<'_> {
+        AtRest(self.lock())
     }
 
     /// Waits until all is written, but no longer than `limit`.

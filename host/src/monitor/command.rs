@@ -1,6 +1,6 @@
 //! A monitor command as data: its name, arguments and role, of which parser, usage and help are made.
 
-use std::{path::PathBuf, rc::Rc};
+use std::{os::fd::RawFd, path::PathBuf, rc::Rc};
 
 use serde::Serialize;
 
@@ -84,6 +84,8 @@ pub struct Call {
     pub folder: Option<PathBuf>,
     /// Where the answer goes.
     pub out: Output,
+    /// The session itself, for the command that ends with another image of the host.
+    pub session: Option<RawFd>,
 }
 
 /// Arguments by name.

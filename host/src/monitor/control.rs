@@ -2,7 +2,7 @@
 //!
 //! Every answer is plain data whose field names are those of `--json`.
 
-use std::{fmt, future::Future, path::PathBuf, pin::Pin, rc::Rc};
+use std::{fmt, future::Future, os::fd::RawFd, path::PathBuf, pin::Pin, rc::Rc};
 
 use serde::Serialize;
 
@@ -56,6 +56,9 @@ pub trait Control {
         name: String,
         library: Option<PathBuf>,
     ) -> Later<'_, Result<UpgradeOutcome, Refusal>>;
+    /// Has the process go on as another program: `binary`, or what is now at the path that it was started from. `asker` is the session
+    /// that asked, which the other one tells how it went. Answers only if the host goes on as it is, and why.
+    fn upgrade_host(&self, binary: Option<PathBuf>, asker: Option<RawFd>) -> Later<'_, Refusal>;
     /// Cuts a connection.
     fn kill(&self, id: u64) -> Result<ConnectionStatus, Refusal>;
     /// Moves a route among those that it can stand beside, and keeps that over a restart.

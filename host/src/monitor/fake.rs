@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    os::fd::RawFd,
     path::PathBuf,
     rc::Rc,
 };
@@ -292,6 +293,11 @@ impl Control for Fake {
         self.note(format!("upgrade {name} {library:?}"));
         let result = if name == "bad" { "kept" } else { "upgraded" }.to_owned();
         Box::pin(async move { Ok(UpgradeOutcome { name, result, ..Default::default() }) })
+    }
+
+    fn upgrade_host(&self, binary: Option<PathBuf>, _asker: Option<RawFd>) -> Later<'_, Refusal> {
+        self.note(format!("upgrade-host {binary:?}"));
+        Box::pin(async { Refusal("the host goes on as it is: it is a fake".to_owned()) })
     }
 
     fn kill(&self, id: u64) -> Result<ConnectionStatus, Refusal> {

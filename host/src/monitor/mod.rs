@@ -21,12 +21,19 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::RefCell, future::Future, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    io::Write as _,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    rc::Rc,
+    time::Duration,
+};
 
 use tokio::{
     io::AsyncWriteExt,
     net::UnixStream,
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -43,6 +50,26 @@ use crate::{
 pub struct Monitor {
     socket: MonitorSocket,
     shared: Rc<Shared>,
+    /// The session of another image of the host.
+    inherited: Cell<Option<UnixStream>>,
+    /// It is to end at once.
+    closed: Rc<Closed>,
+}
+
+/// Whether a monitor is to end at once.
+#[derive(Default)]
+struct Closed {
+    is_closed: Cell<bool>,
+    told: Notify,
+}
+
+impl Closed {
+    /// Resolves when it is.
+    async fn wait(&self) {
+        while !self.is_closed.get() {
+            self.told.notified().await;
+        }
+    }
 }
 
 /// What all sessions share.
@@ -73,7 +100,43 @@ impl Monitor {
     ) -> Monitor {
         let uid = rustix::process::geteuid().as_raw();
         let shared = Shared { control, log, limits, uid, running: RefCell::default() };
-        Monitor { socket, shared: Rc::new(shared) }
+        Monitor {
+            socket,
+            shared: Rc::new(shared),
+            inherited: Cell::new(None),
+            closed: Rc::default(),
+        }
+    }
+
+    /// What it accepts by.
+    pub fn descriptor(&self) -> RawFd {
+        self.socket.listener.as_raw_fd()
+    }
+
+    /// Ends every session at once, and has nobody begin another, without a word to those that wait: this process is not the one that they
+    /// look for any more.
+    pub fn closer(&self) -> Rc<dyn Fn()> {
+        let closed = self.closed.clone();
+        Rc::new(move || {
+            closed.is_closed.set(true);
+            closed.told.notify_one();
+        })
+    }
+
+    /// Goes on with a session of another image of the host: its command is answered so, and it may ask on.
+    pub fn inherit(&self, session: OwnedFd, text: &str, exit: u8) {
+        let reply = if exit == protocol::DONE { Reply::Out } else { Reply::Err };
+        let lines = [reply(format!("{text}\n")).line(), Reply::Exit(exit).line()].concat();
+        let mut stream = std::os::unix::net::UnixStream::from(session);
+        let told = stream.set_nonblocking(true).and_then(|()| {
+            // A client that does not read has room for two lines, or is gone.
+            let _ = stream.write(&lines);
+            UnixStream::from_std(stream)
+        });
+        match told {
+            Ok(stream) => self.inherited.set(Some(stream)),
+            Err(error) => tracing::debug!("the session that asked is over: {error}"),
+        }
     }
 
     /// Serves until `stop` resolves, then lets commands that run say their last words, and removes the socket.
@@ -82,8 +145,13 @@ impl Monitor {
         let (stopped, stop_seen) = watch::channel(false);
         let mut sessions = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
+        if let Some(stream) = self.inherited.take() {
+            self.admit(stream, &mut sessions, &stop_seen);
+        }
         loop {
             tokio::select! {
+                biased;
+                () = self.closed.wait() => break,
                 accepted = self.socket.listener.accept() => match accepted {
                     Ok((stream, _)) => self.admit(stream, &mut sessions, &stop_seen),
                     Err(error) => {
@@ -96,6 +164,11 @@ impl Monitor {
             }
         }
         drop(self.socket);
+        if self.closed.is_closed.get() {
+            sessions.abort_all();
+            // What the host has yet to do has no monitor.
+            return stop.await;
+        }
         // Nobody listens if there is no session.
         let _ = stopped.send(true);
         let close = async {

@@ -1,6 +1,12 @@
 //! One session of the monitor: requests come in, each is run as a task of its own, and its answer goes out.
 
-use std::{io, path::PathBuf, rc::Rc, time::Duration};
+use std::{
+    io,
+    os::fd::{AsRawFd, RawFd},
+    path::PathBuf,
+    rc::Rc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -21,15 +27,35 @@ use crate::monitor::{
     output::{Output, Piece},
     protocol::{self, Reply, Request},
 };
+use crate::sys::exec;
 
 /// A client and what it has sent.
 pub(super) struct Session {
     shared: Rc<Shared>,
     peer: Peer,
     read: BufReader<OwnedReadHalf>,
-    write: OwnedWriteHalf,
+    write: Writer,
     /// Turns true when the host wants its sessions to end.
     stop: watch::Receiver<bool>,
+}
+
+/// The sending side. Dropped by a process that was left behind, it is not shut down: another process goes on with it.
+struct Writer(Option<OwnedWriteHalf>);
+
+impl Writer {
+    fn get(&mut self) -> &mut OwnedWriteHalf {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if exec::is_left_behind()
+            && let Some(write) = self.0.take()
+        {
+            write.forget();
+        }
+    }
 }
 
 /// What came of waiting for a request.
@@ -53,7 +79,7 @@ impl Session {
         stop: watch::Receiver<bool>,
     ) -> Session {
         let (read, write) = stream.into_split();
-        Session { shared, peer, read: BufReader::new(read), write, stop }
+        Session { shared, peer, read: BufReader::new(read), write: Writer(Some(write)), stop }
     }
 
     /// Answers requests until the client leaves or the host stops.
@@ -117,7 +143,8 @@ impl Session {
         let (out, pieces) = Output::channel(self.shared.limits.monitor_output_bytes_max);
         let found = commands::find(&request.command, &*self.shared.control);
         let changes = found.as_ref().is_ok_and(Found::changes);
-        let run = run(self.shared.clone(), self.peer, request, found, out);
+        let session = Some(AsRef::<UnixStream>::as_ref(self.write.get()).as_raw_fd());
+        let run = run(self.shared.clone(), self.peer, request, found, out, session);
         let (exit, task) = self.shared.spawn(run);
         let task = Running { exit, task, changes };
         self.forward(pieces, task).await
@@ -133,7 +160,7 @@ impl Session {
         loop {
             let piece = tokio::select! {
                 piece = pieces.recv() => piece,
-                left = left(&mut self.read, &self.write), if listening => {
+                left = left(&mut self.read, self.write.get()), if listening => {
                     if left {
                         return Ok(());
                     }
@@ -159,7 +186,7 @@ impl Session {
 
     async fn send(&mut self, reply: Reply) -> io::Result<()> {
         let patience = Duration::from_millis(self.shared.limits.monitor_write_ms_max);
-        timeout(patience, self.write.write_all(&reply.line())).await?
+        timeout(patience, self.write.get().write_all(&reply.line())).await?
     }
 }
 
@@ -201,6 +228,7 @@ async fn run(
     request: Request,
     found: Result<Found, Failure>,
     out: Output,
+    session: Option<RawFd>,
 ) -> u8 {
     let is_audited = found.as_ref().map_or(true, Found::is_audited);
     let mut entry = is_audited.then(|| audit::Entry::begin(peer, request.command.clone()));
@@ -210,7 +238,8 @@ async fn run(
             Err(Failure::Refused(format!("`{}` is for the role {}", found.name(), found.role())))
         }
         Ok(found) => {
-            let task = Abort(task::spawn_local(found.run(shared.call(request, out.clone()))));
+            let task =
+                Abort(task::spawn_local(found.run(shared.call(request, out.clone(), session))));
             task.join().await
         }
         Err(failure) => Err(failure),
@@ -261,7 +290,7 @@ impl Drop for Abort {
 }
 
 impl Shared {
-    fn call(&self, request: Request, out: Output) -> Call {
+    fn call(&self, request: Request, out: Output, session: Option<RawFd>) -> Call {
         Call {
             control: self.control.clone(),
             log: self.log.clone(),
@@ -270,6 +299,7 @@ impl Shared {
             width: request.width.map_or(WIDTH_UNLIMITED, |width| usize::from(width).max(20)),
             folder: request.cwd.filter(|cwd: &PathBuf| cwd.is_absolute()),
             out,
+            session,
         }
     }
 

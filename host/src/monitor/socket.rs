@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use crate::config::address::UNIX_PATH_BYTES_MAX;
+use crate::{config::address::UNIX_PATH_BYTES_MAX, sys::exec};
 
 /// A bound socket; its name is removed when this is dropped, if it still is this socket's.
 pub struct MonitorSocket {
@@ -50,8 +50,21 @@ impl MonitorSocket {
         flock(&lock, FlockOperation::LockExclusive).map_err(|error| cannot(error.into()))?;
         clear(path)?;
         let listener = bind_private(path).map_err(cannot)?;
-        let metadata = fs::symlink_metadata(path).map_err(cannot)?;
-        let listener = UnixListener::from_std(listener).map_err(cannot)?;
+        MonitorSocket::of(listener, path).map_err(cannot)
+    }
+
+    /// Goes on with the socket of another image of the host.
+    ///
+    /// The error is a sentence, as above.
+    pub fn inherit(socket: OwnedFd, path: &Path) -> Result<MonitorSocket, String> {
+        MonitorSocket::of(socket.into(), path).map_err(|error| {
+            format!("cannot go on listening on the monitor's socket {}: {error}", path.display())
+        })
+    }
+
+    fn of(listener: StdListener, path: &Path) -> io::Result<MonitorSocket> {
+        let metadata = fs::symlink_metadata(path)?;
+        let listener = UnixListener::from_std(listener)?;
         Ok(MonitorSocket {
             listener,
             path: path.to_owned(),
@@ -85,7 +98,7 @@ impl MonitorSocket {
 
 impl Drop for MonitorSocket {
     fn drop(&mut self) {
-        if self.identity.is_none() {
+        if self.identity.is_none() || exec::is_left_behind() {
             return;
         }
         let current =

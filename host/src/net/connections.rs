@@ -125,7 +125,7 @@ pub(super) struct Table {
     quota: Rc<Quota>,
     entries: RefCell<Slab<Weak<Entry>>>,
     id_last: Cell<u64>,
-    begun: Instant,
+    begun: Cell<Instant>,
     /// The newest of this side's addresses that were asked for: a machine has few, and many connections have the same.
     locals: RefCell<VecDeque<Rc<Address>>>,
     pub(super) hangups: Hangups,
@@ -142,7 +142,7 @@ impl Connections {
             quota: Quota::new("connections_max", connections_max),
             entries: RefCell::default(),
             id_last: Cell::new(0),
-            begun: Instant::now(),
+            begun: Cell::new(Instant::now()),
             locals: RefCell::default(),
             hangups: Hangups::default(),
             lot: Lot::default(),
@@ -169,6 +169,11 @@ impl Connections {
     /// Has the numbers go on after `id`: for a host that goes on where another one left off.
     pub fn set_id_last(&self, id: u64) {
         self.0.id_last.set(id.max(self.id_last()));
+    }
+
+    /// Has ages count from `begun`: for a host that goes on where another one left off.
+    pub fn set_begun(&self, begun: Instant) {
+        self.0.begun.set(begun);
     }
 
     /// The number of the newest connection.
@@ -429,7 +434,7 @@ impl Table {
 
     /// Since the table was made.
     pub(super) fn age_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.begun.get().elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// An address of this side, which others have too.

@@ -101,15 +101,31 @@ impl Entry {
         owner: Rc<Owner>,
         place: Place,
     ) -> Rc<Entry> {
-        let table = place.table();
+        let (id, opened_ms) = (place.table().next_id(), place.table().age_ms());
+        Entry::known(id, opened_ms, stream, remote, local, listener, state, owner, place)
+    }
+
+    /// One that was there before, under this number.
+    #[expect(clippy::too_many_arguments, reason = "each is one field")]
+    pub(super) fn known(
+        id: u64,
+        opened_ms: u64,
+        stream: Stream,
+        remote: Address,
+        local: Option<Rc<Address>>,
+        listener: u32,
+        state: State,
+        owner: Rc<Owner>,
+        place: Place,
+    ) -> Rc<Entry> {
         let entry = Rc::new(Entry {
-            id: table.next_id(),
+            id,
             watch: RefCell::default(),
             stream: RefCell::new(stream),
             writers: Writers::default(),
             remote: remote.into(),
             local: local.map_or_else(OnceCell::new, OnceCell::from),
-            opened_ms: table.age_ms(),
+            opened_ms,
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             owner: RefCell::new(owner),

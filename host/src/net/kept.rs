@@ -4,9 +4,9 @@
 use std::{
     cell::{Cell, RefCell},
     fmt::Write as _,
-    fs,
+    fs, io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, fs::FileTypeExt},
     },
     path::Path,
@@ -125,6 +125,26 @@ impl KeptSockets {
         if let Some(name) = stored_name(address) {
             self.hold(&mut listener, &name);
             self.store(&listener, &name);
+        }
+        Ok(listener)
+    }
+
+    /// The sockets of the manager's own, with its names for them.
+    pub fn managers(&self) -> Vec<(String, RawFd)> {
+        let passed = self.passed.borrow();
+        passed.iter().map(|it| (it.name.clone(), it.socket.as_raw_fd())).collect()
+    }
+
+    /// Goes on listening by a socket of another image of the host, which the manager keeps if it kept it then. Must be called on the
+    /// loop.
+    ///
+    /// # Errors
+    /// It is no socket that listens; the file of a Unix socket is not there.
+    pub fn inherit(&self, socket: OwnedFd, backlog: u32) -> io::Result<Listener> {
+        let mut listener = Listener::adopt(socket, backlog)?;
+        listener.own_file()?;
+        if let Some(name) = stored_name(listener.address()) {
+            self.hold(&mut listener, &name);
         }
         Ok(listener)
     }

@@ -39,7 +39,7 @@ use crate::{
         kept::Held,
         stream::{Resting, Stream},
     },
-    sys::{defer, reactor},
+    sys::{defer, exec, reactor},
 };
 
 /// A listener. Dropping it stops listening; the file of a Unix socket that was bound here is removed.
@@ -162,6 +162,12 @@ impl Listener {
     /// Somebody else keeps the socket too; that ends, or does not, with this listener.
     pub(super) fn hold(&mut self, held: impl FnOnce(Option<SocketFile>) -> Held) {
         self._held = Some(held(self.file.take()));
+    }
+
+    /// Whether the socket is the service manager's own.
+    #[must_use]
+    pub fn is_managers(&self) -> bool {
+        matches!(self._held, Some(Held::Managers { .. }))
     }
 
     /// Where it listens; the port is the real one.
@@ -430,6 +436,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if exec::is_left_behind() {
+            return;
+        }
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
         if is_ours && let Err(error) = fs::remove_file(&self.path) {

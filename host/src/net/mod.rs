@@ -15,6 +15,7 @@ mod entry;
 mod hangup;
 pub mod lot;
 mod stream;
+pub mod succession;
 mod unread;
 mod wheel;
 mod writers;

@@ -31,6 +31,14 @@ impl Unread {
         is_empty
     }
 
+    /// What there is.
+    pub(super) fn copy(&self) -> Vec<u8> {
+        let unread = self.0.take();
+        let copy = unread.as_deref().cloned().unwrap_or_default();
+        self.0.set(unread);
+        copy
+    }
+
     /// Moves what there is, as far as there is room for it. Answers how much that was.
     pub(super) fn read(&self, buffer: &mut ReadBuf<'_>) -> usize {
         let Some(mut unread) = self.0.take() else { return 0 };

@@ -552,6 +552,15 @@ impl Generation {
         self.run("health", |hooks| hooks.health).await
     }
 
+    /// Tells it that the host is about to replace itself, or goes on after all.
+    pub fn freeze(self: &Rc<Self>, is_frozen: bool) {
+        if self.has_hook(std::mem::offset_of!(Hooks, freeze)) {
+            // SAFETY: The hook takes an integer.
+            let told = self.hook("freeze", |hooks| unsafe { (hooks.freeze)(is_frozen.into()) });
+            self.report("freeze", told);
+        }
+    }
+
     /// Tells it that another takes over, and its sessions go there.
     pub fn handed_over(self: &Rc<Self>) {
         if !self.has_hook(std::mem::offset_of!(Hooks, handed_over)) {

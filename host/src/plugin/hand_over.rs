@@ -90,7 +90,9 @@ impl HandOver {
             // Before anything is written or read: what is amiss with one must leave nothing of it either.
             this.moves.push(Move { session: session.clone(), handle, record: None });
             session.begin_leaving();
-            sessions(&from).export(&session, &mut record)?;
+            if !sessions(&from).export(&session, &mut record)? {
+                return Err("the plugin keeps nothing of a session that rests".to_owned());
+            }
             sessions(&to).import(&to, handle, version, &record)?;
             if sessions(&to).keeps_records()
                 && let Some(last) = this.moves.last_mut()
@@ -163,7 +165,7 @@ fn read(to: &Service, session: &Session, record: &Record) -> Option<Handle> {
 pub fn left(old: &Generation, new: &Generation) -> u64 {
     let Some(of_old) = sessions_of(old) else { return 0 };
     let all = sessions(&of_old);
-    let left = if readable(old, new).is_ok() { all.movable().len() } else { all.len() };
+    let left = if readable(old, new).is_ok() { all.movable().len() } else { all.count() };
     left as u64
 }
 

@@ -3,9 +3,11 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
+    os::fd::{AsFd, AsRawFd, RawFd},
     rc::Rc,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
@@ -56,6 +58,14 @@ pub struct Instance {
     changed: Notify,
 }
 
+/// What an instance has counted since it was loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    generations: u32,
+    requests: u64,
+    panics: u64,
+}
+
 /// After so many connections of one listener the others have a turn: the first turn of each was taken where it was accepted.
 const CONNECTIONS_PER_TURN: u64 = 64;
 
@@ -102,6 +112,22 @@ impl Instance {
     pub fn next_generation(&self) -> u32 {
         self.last_generation.set(self.last_generation.get() + 1);
         self.last_generation.get()
+    }
+
+    /// What it has counted, for another image of the host to go on with.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            generations: self.last_generation.get(),
+            requests: self.requests.get(),
+            panics: self.panics(),
+        }
+    }
+
+    /// Goes on counting where another image of the host left off.
+    pub fn set_counts(&self, counts: &Counts) {
+        self.last_generation.set(counts.generations);
+        self.requests.set(counts.requests);
+        self.panics_before.set(counts.panics);
     }
 
     /// The limits that are configured for it.
@@ -225,6 +251,22 @@ impl Instance {
     pub fn bound(&self) -> Vec<Bind> {
         let listeners = self.listeners.borrow();
         listeners.iter().map(|bound| (bound.configured.clone(), bound.listener.clone())).collect()
+    }
+
+    /// The addresses that it listens on, as they are configured, with the descriptors of their sockets. Those of the service manager's
+    /// own are left out.
+    pub fn sockets(&self) -> Vec<(String, RawFd)> {
+        let listeners = self.listeners.borrow();
+        let own = listeners.iter().filter(|bound| !bound.listener.is_managers());
+        own.map(|bound| (bound.configured.to_string(), bound.listener.as_fd().as_raw_fd()))
+            .collect()
+    }
+
+    /// Has nobody accept any more in this process, which has forked: the sockets are the other one's.
+    pub fn abandon_listeners(&self) {
+        for bound in self.listeners.borrow().iter() {
+            bound.accepting.abort();
+        }
     }
 
     /// Listens on these addresses from now on: those that are bound here, and those that it listens on already, whose listeners

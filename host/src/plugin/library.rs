@@ -17,7 +17,7 @@ use std::{
     fmt, io,
     ops::Range,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
@@ -154,6 +154,11 @@ impl Library {
     pub fn original(&self) -> io::Result<Original> {
         let copy = self.copy.as_ref().ok_or_else(|| io::Error::other("it was closed"))?;
         Ok(Original { path: self.path.clone(), copy: copy.try_clone()? })
+    }
+
+    /// The descriptor of the copy that it was opened from; none once it was unmapped.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.copy.as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// What its file stated.

@@ -229,7 +229,7 @@ fn cannot_load(instance: &Instance, path: &Path, reason: &str) -> Refused {
     Refused(format!("cannot load `{}` from {}: {reason}", instance.name, path.display()))
 }
 
-async fn prepare_staged(
+pub(super) async fn prepare_staged(
     instance: &Rc<Instance>,
     path: &Path,
     staging: impl FnOnce() -> Result<Staged, LoadError> + Send + 'static,

@@ -12,6 +12,7 @@ pub mod generation;
 pub mod hand_over;
 pub mod handles;
 pub mod head;
+pub mod inherit;
 pub mod inspect;
 pub mod instance;
 pub mod interpose;

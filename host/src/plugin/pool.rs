@@ -41,6 +41,25 @@ pub struct PoolStatus {
     pub done: u64,
 }
 
+/// A pool with nothing to do, and that is given nothing while this is there.
+pub struct AtRest<'a> {
+    pool: &'a Pool,
+    state: MutexGuard<'a, State>,
+}
+
+impl AtRest<'_> {
+    /// Gives the pool a thread in a process that has forked, where its threads are not there any more.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn revive(mut self) -> io::Result<()> {
+        // They cannot be joined: they are the other process's.
+        std::mem::take(&mut self.state.threads).into_iter().for_each(std::mem::forget);
+        self.state.private.clear();
+        self.pool.add_thread(&mut self.state)
+    }
+}
+
 /// A job's result, to be awaited. Dropping it does not cancel the job.
 #[must_use = "the job's result, and whether it panicked, is in here"]
 pub struct Ticket<T>(oneshot::Receiver<Result<T, JobError>>);
@@ -150,6 +169,15 @@ impl Pool {
             queued_max: self.shared.queued_max,
             done: state.done,
         }
+    }
+
+    /// Holds the pool at rest, so that the process can fork; none if it has work.
+    pub fn at_rest(&self) -> Option<AtRest<'_>> {
+        let state = self.shared.lock();
+        let is_idle = state.busy == 0
+            && state.queue.is_empty()
+            && state.private.iter().all(VecDeque::is_empty);
+        is_idle.then_some(AtRest { pool: self, state })
     }
 
     /// Stops the pool as dropping it does. Blocks until the last running job has ended.

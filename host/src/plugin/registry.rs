@@ -66,8 +66,26 @@ pub struct Clock {
 
 impl Clock {
     /// A clock that begins now.
-    fn start() -> Clock {
+    fn begin() -> Clock {
         Clock { start_ns: clock::monotonic_ns(), start: Instant::now() }
+    }
+
+    /// A clock that began at `start_ns` of the system's, in another image of the host.
+    pub fn since(start_ns: u64) -> Clock {
+        let now_ns = clock::monotonic_ns();
+        let gone = std::time::Duration::from_nanos(now_ns.saturating_sub(start_ns));
+        let start = Instant::now().checked_sub(gone).unwrap_or_else(Instant::now);
+        Clock { start_ns, start }
+    }
+
+    /// When it began, as the system counts it.
+    pub fn start_ns(&self) -> u64 {
+        self.start_ns
+    }
+
+    /// When it began.
+    pub fn start(&self) -> Instant {
+        self.start
     }
 
     /// Now.
@@ -90,11 +108,12 @@ impl Registry {
         pool: Rc<Pool>,
         host_pool: Rc<Pool>,
         stalls: Arc<AtomicU64>,
+        clock: Option<Clock>,
     ) -> (Rc<Registry>, UnboundedReceiver<Post>) {
         let (posts, deliver) = unbounded_channel();
         let limits = &config.limits;
         let registry = Registry {
-            clock: Clock::start(),
+            clock: clock.unwrap_or_else(Clock::begin),
             resolver: Resolver::new(
                 host_pool.clone(),
                 usize::try_from(limits.lookups_max).unwrap_or(usize::MAX),

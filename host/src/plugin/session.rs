@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // Calls the hooks of sessions.
 
 mod moving;
+mod succession;
 mod way_back;
 
 use std::{
@@ -42,7 +43,10 @@ use crate::{
 };
 
 use self::way_back::Probation;
-pub use self::way_back::Record;
+pub use self::{
+    succession::{Inherited, SessionRecord},
+    way_back::Record,
+};
 
 /// How many turns a session may have one after another before others have theirs.
 const TURNS_MAX: usize = 32;
@@ -60,6 +64,8 @@ pub struct Sessions {
     probation: RefCell<Option<Box<Probation>>>,
     /// Nothing waits for the way back any more.
     settled: Notify,
+    /// The host is about to replace itself: no turn begins, and none is followed by a rest.
+    is_frozen: Cell<bool>,
 }
 
 /// One session. There may be very many that rest.
@@ -84,6 +90,8 @@ pub struct Session {
     is_resumed: Cell<bool>,
     /// It is being handed over: what is posted to it meanwhile is for whoever goes on with it.
     is_leaving: Cell<bool>,
+    /// It has parked, and would rest if its service were not frozen.
+    is_held: Cell<bool>,
 }
 
 const NOT_PARKED: u64 = u64::MAX;
@@ -147,6 +155,7 @@ impl Sessions {
             held_back: RefCell::new(None),
             probation: RefCell::new(None),
             settled: Notify::new(),
+            is_frozen: Cell::new(false),
         }
     }
 
@@ -248,6 +257,11 @@ impl Sessions {
         }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.all.borrow().iter().flatten().count()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.all.borrow().iter().all(Option::is_none)
@@ -257,11 +271,6 @@ impl Sessions {
     pub fn resting(&self) -> Vec<Rc<Session>> {
         let all = self.all.borrow();
         all.iter().flatten().filter(|session| session.is_resting()).cloned().collect()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.all.borrow().iter().flatten().count()
     }
 
     fn insert(&self, session: Rc<Session>) {
@@ -329,6 +338,7 @@ impl Session {
             is_told: Cell::new(false),
             is_resumed: Cell::new(false),
             is_leaving: Cell::new(false),
+            is_held: Cell::new(false),
         })
     }
 
@@ -535,6 +545,15 @@ impl Session {
         if hand_over::go_over(self) {
             return None;
         }
+        if sessions.is_frozen.get() {
+            self.is_held.set(true);
+            return None;
+        }
+        self.go_on(sessions)
+    }
+
+    /// What is next for one that has parked: a turn, or a rest.
+    fn go_on(self: &Rc<Self>, sessions: &Sessions) -> Option<Wake> {
         if self.until_ns.get() == RESUMES {
             // Nobody takes it: it is told to come to an end where it is, and goes on if there is no need to.
             let is_draining = self.generation().phase.get() == Phase::Draining;

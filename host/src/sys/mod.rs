@@ -8,6 +8,7 @@ pub mod beneath;
 pub mod blocking;
 pub mod clock;
 pub mod defer;
+pub mod exec;
 pub mod idle;
 pub mod images;
 pub mod inherit;

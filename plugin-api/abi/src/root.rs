@@ -84,4 +84,7 @@ pub struct Hooks {
     /// Called now and then after an upgrade, on the new generation: the task answers `READY` if the plugin can do its work. It has a
     /// deadline.
     pub health: unsafe extern "C" fn(out: *mut Task) -> Code,
+    /// Called with 1 before the host replaces its own binary: what goes over is what is parked then, so bring sessions in a turn to a park
+    /// soon. Called with 0 if that is not done after all.
+    pub freeze: unsafe extern "C" fn(is_frozen: u32) -> Code,
 }

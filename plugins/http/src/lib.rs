@@ -53,6 +53,8 @@ fn load(registrar: &mut Registrar) -> Result<()> {
         idling.drop_unused(UNUSED_MAX);
         Ok(())
     });
+    let freezing = server.clone();
+    registrar.on_freeze(move |is_frozen| freezing.freeze(is_frozen));
     registrar.on_hand_over(move || moving.hand_over());
     registrar.on_drain(move |_deadline| {
         // Connections that go on elsewhere are not told to end.

@@ -168,6 +168,12 @@ impl Server {
         self.stir();
     }
 
+    /// Has each connection park as soon as nothing is in flight on it, for the host is about to replace itself; or go on as ever.
+    pub(crate) fn freeze(&self, is_frozen: bool) {
+        self.is_moving.set(is_frozen);
+        self.stir();
+    }
+
     /// Whether connections go to another generation as soon as they can.
     pub(crate) fn is_moving(&self) -> bool {
         self.is_moving.get()

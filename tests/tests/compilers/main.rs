@@ -91,13 +91,13 @@ const NEXT_MINOR: &[Patch] = &[
     ("plugin-api/abi/src/lib.rs", "pub const ABI_MINOR: u16 = 0;", "pub const ABI_MINOR: u16 = 1;"),
     (
         "plugin-api/abi/src/root.rs",
-        "    pub health: unsafe extern \"C\" fn(out: *mut Task) -> Code,\n",
-        "    pub health: unsafe extern \"C\" fn(out: *mut Task) -> Code,\n    pub added: unsafe extern \"C\" fn() -> Code,\n",
+        "    pub freeze: unsafe extern \"C\" fn(is_frozen: u32) -> Code,\n",
+        "    pub freeze: unsafe extern \"C\" fn(is_frozen: u32) -> Code,\n    pub added: unsafe extern \"C\" fn() -> Code,\n",
     ),
     (
         "plugin-api/src/hooks.rs",
-        "        health,\n",
-        "        health,\n        added: heap_release::<P>,\n",
+        "        freeze,\n",
+        "        freeze,\n        added: heap_release::<P>,\n",
     ),
     (
         "plugin-api/abi/src/host.rs",

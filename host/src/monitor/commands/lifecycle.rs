@@ -72,6 +72,16 @@ pub(super) async fn upgrade(call: Call) -> Result<(), Failure> {
     if outcome.result == "kept" { Err(Failure::Reported) } else { Ok(()) }
 }
 
+/// `upgrade-host [--binary FILE]`
+pub(super) async fn upgrade_host(mut call: Call) -> Result<(), Failure> {
+    let binary = call.arguments.get("binary").map(|file| match &call.folder {
+        Some(folder) => folder.join(file).components().collect(),
+        None => file.into(),
+    });
+    let session = call.session.take();
+    Err(call.control.upgrade_host(binary, session).await.into())
+}
+
 /// A refused unload, for programs.
 fn not_unloaded(call: &Call, name: String, reason: String) -> UnloadOutcome {
     let is_its = |status: &InstanceStatus| status.name == name && status.state != "failed";

@@ -112,6 +112,18 @@ pub const COMMANDS: &[Command] = &[
         run: |call| Box::pin(lifecycle::upgrade(call)),
     },
     Command {
+        name: "upgrade-host",
+        arguments: &[argument(
+            Form::Value("FILE"),
+            "binary",
+            "the new program; without it, what is now at the path that the host was started from",
+        )],
+        summary: "replace the host's own program while it serves",
+        role: Role::Operator,
+        changes: true,
+        run: |call| Box::pin(lifecycle::upgrade_host(call)),
+    },
+    Command {
         name: "reload",
         arguments: &[argument(Form::Required, "NAME", "the instance")],
         summary: "upgrade an instance from its library now on disk",

@@ -54,6 +54,27 @@ pub struct Original {
 }
 
 impl Original {
+    /// The copy that another image of the host has opened a library from.
+    pub fn inherited(path: PathBuf, copy: OwnedFd) -> Original {
+        Original { path, copy }
+    }
+
+    /// Stages the copy itself, which is mapped nowhere in this process. Blocks; may run on any thread.
+    ///
+    /// # Errors
+    /// It is no library.
+    pub fn into_staged(self) -> Result<Staged, LoadError> {
+        let Original { path, copy } = self;
+        if !memfd::is_sealed(&copy) {
+            return Original { path, copy }.stage();
+        }
+        let file = File::from(copy);
+        let failed = |source| LoadError::Copy { path: path.clone(), source };
+        let inspection = inspect::inspect(&contents(&file).map_err(failed)?)
+            .map_err(|refusal| LoadError::Refused { path: path.clone(), refusal })?;
+        Ok(Staged { path, inspection, copy: file.into() })
+    }
+
     /// The file that it was read from, which may have changed since.
     pub fn path(&self) -> &Path {
         &self.path

@@ -15,11 +15,11 @@ use super::{Session, Sessions, Wake};
 const RESUMED_PER_TURN: usize = 64;
 
 impl Sessions {
-    /// Writes the record of a session that has parked.
+    /// Writes the record of a session that has parked. `false` if the plugin keeps nothing of it, for it has had no turn yet.
     ///
     /// # Errors
     /// Why the plugin does not.
-    pub fn export(&self, session: &Session, record: &mut Vec<u8>) -> Result<(), String> {
+    pub fn export(&self, session: &Session, record: &mut Vec<u8>) -> Result<bool, String> {
         let (generation, object) = (session.generation(), &session.service.object);
         let to = sink::into_vec(record);
         let code = frame::enter(generation, || {
@@ -28,7 +28,10 @@ impl Sessions {
                 (hooks.export)(object.data(), session.handle, to)
             })
         });
-        generation.outcome("the export of a session", code)
+        if code == code::STALE {
+            return Ok(false);
+        }
+        generation.outcome("the export of a session", code).map(|()| true)
     }
 
     /// Has the plugin read a record for the session that will be `handle`'s.
@@ -107,12 +110,18 @@ impl Sessions {
                 tokio::task::yield_now().await;
             }
             sessions.settled().await;
-            let held_back = sessions.held_back.take();
-            for (handle, wake) in held_back.into_iter().flatten() {
-                if let Some(session) = sessions.find(handle) {
-                    session.turn(sessions, wake);
-                }
+            if !sessions.is_frozen.get() {
+                sessions.let_turn();
             }
         });
+    }
+
+    /// Has those have their turns who were held back.
+    pub(super) fn let_turn(&self) {
+        for (handle, wake) in self.held_back.take().into_iter().flatten() {
+            if let Some(session) = self.find(handle) {
+                session.turn(self, wake);
+            }
+        }
     }
 }

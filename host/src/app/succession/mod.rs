@@ -1,0 +1,642 @@
+//! The host's own upgrade, in place: the process goes on as another program, with the same number, and its listeners, connections and
+//! state go over.
+//!
+//! The old image asks the new program whether it could (`preflight`), brings sessions to a park, writes down what there is, forks a
+//! standby, and executes the new program. That one restores all of it before it serves anybody; if it cannot, it executes the old
+//! program, which does the same. If it does not even get to that, the standby goes on. What cannot be written down, a request that is
+//! being answered for instance, the standby brings to an end.
+
+mod inheritance;
+pub mod preflight;
+mod standby;
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    convert::Infallible,
+    ffi::OsString,
+    fs::File,
+    io,
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+pub use self::inheritance::{Inheritance, SupervisorRecord};
+use self::{
+    inheritance::{InstanceRecord, Parts},
+    standby::{Fate, Forked},
+};
+use crate::{
+    app::{host::Host, watchdog::Watchdog},
+    log::Log,
+    monitor::control::Refusal,
+    plugin::{
+        generation::{Generation, Phase},
+        inherit,
+        instance::Instance,
+        lifecycle::bounded,
+        serve::Service,
+        session::Sessions,
+    },
+    sys::{clock, exec, inherit::forget_variables, reactor},
+};
+
+/// Names the descriptor of the memory file to the next image.
+const VARIABLE: &str = "MEDUSA_INHERITANCE";
+/// Says to the old image, when it is back, why it is.
+const BACK: &str = "MEDUSA_ROLLED_BACK";
+
+/// Sessions that do not park, and nothing else that keeps the host, are waited for no longer once so long has passed without another
+/// having parked.
+const STILL: Duration = Duration::from_millis(10);
+/// How often they are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// What the host needs to go on as another program.
+#[derive(Default)]
+pub struct Succession {
+    /// The file of this program, as it was when it began.
+    program: PathBuf,
+    /// How often the host has gone on as another program.
+    upgrades: Cell<u64>,
+    /// Children that bring to an end what could not go over.
+    children: Rc<RefCell<Vec<u32>>>,
+    surroundings: OnceCell<Surroundings>,
+    watchdog: RefCell<Option<Watchdog>>,
+}
+
+/// What is around the host in its process.
+pub struct Surroundings {
+    /// The log.
+    pub log: Log,
+    /// What the monitor accepts by.
+    pub monitor: RawFd,
+    /// Ends the monitor in a process that only brings to an end what it has.
+    pub close_monitor: Rc<dyn Fn()>,
+    /// What the service manager has told.
+    pub supervisor: SupervisorRecord,
+    /// Says that another process is the server now.
+    pub tell_supervisor: Rc<dyn Fn(u32)>,
+}
+
+/// What another image has left, and why the old one is back, if this is the old one.
+pub struct Left {
+    /// What it has left.
+    pub inheritance: Inheritance,
+    /// The new one has failed, and how.
+    pub back: Option<String>,
+    memory: OwnedFd,
+}
+
+/// What this image was left, if it follows another one. To be called first of all: from here on whatever ends this image brings the
+/// old one back.
+///
+/// # Errors
+/// What was left cannot be read. There is no way back then; the standby goes on.
+pub fn left() -> Result<Option<Left>, String> {
+    let Some(descriptor) = std::env::var(VARIABLE).ok().and_then(|it| it.parse::<RawFd>().ok())
+    else {
+        return Ok(None);
+    };
+    let cannot = |error: io::Error| format!("cannot read what the image before has left: {error}");
+    let memory = exec::take(descriptor).map_err(cannot)?;
+    let inheritance =
+        Inheritance::read(&File::from(memory.try_clone().map_err(cannot)?)).map_err(cannot)?;
+    let back = std::env::var(BACK).ok();
+    if back.is_none() {
+        let old = PathBuf::from(format!("/proc/self/fd/{}", inheritance.program));
+        let variables = [
+            (VARIABLE, Some(OsString::from(descriptor.to_string()))),
+            (
+                BACK,
+                Some("the new program did not come to serve; its last words are in the log".into()),
+            ),
+        ];
+        let image = exec::Image::new(&old, &variables).map_err(cannot)?;
+        exec::guard(image, inheritance.takeover());
+    }
+    // They are for this image alone.
+    forget_variables(&[VARIABLE, BACK]);
+    Ok(Some(Left { inheritance, back, memory }))
+}
+
+/// Why the host has not gone on as another program.
+enum Stays {
+    /// It goes on as it was, and why.
+    Here(String),
+    /// It has: this is the process that brings to an end what could not go over.
+    Behind,
+}
+
+impl Succession {
+    /// Of a host whose program has this file.
+    #[must_use]
+    pub fn new() -> Succession {
+        let program = std::env::current_exe().unwrap_or_default();
+        Succession { program, ..Succession::default() }
+    }
+
+    /// What is around the host. To be called once.
+    pub fn set_surroundings(&self, surroundings: Surroundings) {
+        let _ = self.surroundings.set(surroundings);
+    }
+
+    /// How often the host has gone on as another program.
+    pub fn upgrades(&self) -> u64 {
+        self.upgrades.get()
+    }
+
+    /// The children that bring to an end what could not go over.
+    pub fn children(&self) -> Vec<u32> {
+        self.children.borrow().clone()
+    }
+
+    fn around(&self) -> Result<&Surroundings, String> {
+        self.surroundings.get().ok_or_else(|| "it has only just begun; try again".to_owned())
+    }
+}
+
+impl Host {
+    /// Has the process go on as another program: `binary`, or what is at the path that this one was started from. `asker` is a session
+    /// of the monitor, which the other one goes on with. Returns only if the host goes on as it is.
+    pub async fn replace_itself(&self, binary: Option<PathBuf>, asker: Option<RawFd>) -> Refusal {
+        match self.try_to_replace_itself(binary, asker).await {
+            Err(Stays::Here(reason)) => {
+                tracing::error!("the host was not upgraded: {reason}");
+                Refusal(format!("the host goes on as it is: {reason}"))
+            }
+            Err(Stays::Behind) => {
+                self.come_to_an_end().await;
+                // Whoever has asked is told by the other process.
+                std::future::pending().await
+            }
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn try_to_replace_itself(
+        &self,
+        binary: Option<PathBuf>,
+        asker: Option<RawFd>,
+    ) -> Result<Infallible, Stays> {
+        let busy = || {
+            Stays::Here(
+                "another change of the host is under way; wait for its end and try again"
+                    .to_owned(),
+            )
+        };
+        let _changing = self.changing.try_lock().map_err(|_| busy())?;
+        self.check_running().map_err(|refusal| Stays::Here(refusal.0))?;
+        let binary = binary.unwrap_or_else(|| self.succession.program.clone());
+        let instances: Vec<_> =
+            self.registry.instances().into_iter().filter(|it| it.current().is_some()).collect();
+        // Nobody loads, upgrades or unloads one meanwhile.
+        let mut turns = Vec::new();
+        for instance in &instances {
+            turns.push(instance.turn.try_lock().map_err(|_| busy())?);
+        }
+        check_threads(&instances).map_err(Stays::Here)?;
+        self.ask(&binary, &instances).await.map_err(Stays::Here)?;
+
+        let frozen = Frozen::begin(instances.clone());
+        self.settled(&instances, frozen.until).await;
+        let mut released = Vec::new();
+        let gone = match release(&instances, &mut released).await {
+            Ok(()) => self.go(&binary, &frozen, asker).await,
+            Err(reason) => Err(Stays::Here(reason)),
+        };
+        match gone {
+            Err(Stays::Here(reason)) => {
+                let reason = retake(&released, reason).await;
+                frozen.thaw();
+                Err(Stays::Here(reason))
+            }
+            other => other,
+        }
+    }
+
+    /// Asks the program whether it could go on with what there is now.
+    async fn ask(&self, binary: &Path, instances: &[Rc<Instance>]) -> Result<(), String> {
+        let left = self.write_down(instances, None, clock::monotonic_ns())?;
+        let cannot = |error: io::Error| format!("what is to go over cannot be written: {error}");
+        let memory = left.write().map_err(cannot)?;
+        let limit = Duration::from_millis(self.registry.config().limits.preflight_ms_max);
+        let (program, libraries) = (binary.to_owned(), left.libraries());
+        let asking = move || preflight::ask(&program, &memory, libraries, limit);
+        let asked = self.registry.host_pool.submit(asking);
+        let asked = asked.map_err(|full| full.to_string())?.await;
+        let answer = asked.map_err(|error| error.to_string())?;
+        let answer = answer.map_err(|reason| format!("{}: {reason}", binary.display()))?;
+        tracing::info!(to = answer.version, "another program could go on, and is about to");
+        Ok(())
+    }
+
+    /// Waits until no session is in a turn, or those that are seem to stay in it.
+    async fn settled(&self, instances: &[Rc<Instance>], until: Instant) {
+        let (mut least, mut since) = (usize::MAX, Instant::now());
+        loop {
+            let busy =
+                instances.iter().flat_map(|it| it.generations()).filter_map(|it| service(&it));
+            let busy = busy.filter_map(|it| it.sessions().map(Sessions::busy)).sum::<usize>();
+            let now = Instant::now();
+            if busy < least {
+                (least, since) = (busy, now);
+            }
+            if busy == 0 || now >= until || now.duration_since(since) >= STILL {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn go(
+        &self,
+        binary: &Path,
+        frozen: &Frozen,
+        asker: Option<RawFd>,
+    ) -> Result<Infallible, Stays> {
+        let around = self.succession.around().map_err(Stays::Here)?;
+        let pools = [&*self.registry.pool, &*self.registry.host_pool];
+        loop {
+            let left = self.write_down(&frozen.instances, asker, frozen.since_ns);
+            let left = left.map_err(Stays::Here)?;
+            let forked = standby::stand_by(&around.log, pools, left.takeover());
+            let forked = forked.map_err(|error| {
+                Stays::Here(format!("there is no room for another process: {error}"))
+            })?;
+            match forked {
+                Some(Forked::Parent(standby)) => {
+                    return Err(Stays::Here(execute(binary, left, standby)));
+                }
+                Some(Forked::Standby(Fate::Drain)) => {
+                    self.stay_behind(frozen);
+                    return Err(Stays::Behind);
+                }
+                Some(Forked::Standby(Fate::Serve)) => {
+                    let reason = self.succeed_itself();
+                    return Err(Stays::Here(reason));
+                }
+                None if Instant::now() >= frozen.until => {
+                    return Err(Stays::Here(jobs(&frozen.instances)));
+                }
+                None => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    fn write_down(
+        &self,
+        instances: &[Rc<Instance>],
+        asker: Option<RawFd>,
+        frozen_ns: u64,
+    ) -> Result<Inheritance, String> {
+        let around = self.succession.around()?;
+        let config = self.registry.config();
+        let mut left = Inheritance::blank(&config);
+        left.clock_ns = self.registry.clock.start_ns();
+        left.frozen_ns = frozen_ns;
+        left.upgrades = self.succession.upgrades.get();
+        left.connection_id_last = self.registry.connections.id_last();
+        left.supervisor = around.supervisor.clone();
+        left.children = self.succession.children();
+        left.monitor = around.monitor;
+        left.passed = self.registry.sockets.managers();
+        left.asker = asker;
+        left.instances =
+            instances.iter().map(|it| record(it, &config)).collect::<Result<_, _>>()?;
+        left.failed = self.failed();
+        Ok(left)
+    }
+
+    /// Goes on with what the image before has left: all of it, or nothing. Nobody is served before [`Restoration::begin`].
+    ///
+    /// # Errors
+    /// What cannot be restored, if there is no way back.
+    pub async fn restore(&self, left: &mut Left) -> Result<Restoration, String> {
+        let inheritance = &mut left.inheritance;
+        self.registry.connections.set_begun(self.registry.clock.start());
+        self.registry.connections.set_id_last(inheritance.connection_id_last);
+        for (name, descriptor) in &inheritance.passed {
+            match exec::take(*descriptor) {
+                Ok(socket) => self.registry.sockets.add(name.clone(), socket),
+                Err(error) => return Err(self.give_up(format!("the socket `{name}`: {error}"))),
+            }
+        }
+        let config = self.registry.config();
+        let mut restored = Vec::new();
+        for record in std::mem::take(&mut inheritance.instances) {
+            let one = match record.into_legacy(&config) {
+                Ok((spec, legacy)) => inherit::restore(&self.registry, spec, legacy).await,
+                Err(reason) => Err(crate::plugin::lifecycle::Refused(reason)),
+            };
+            match one {
+                Ok(one) => restored.push(one),
+                Err(refused) => {
+                    let reason = self.give_up(refused.0);
+                    // The sockets are the standby's as well, which takes them up.
+                    std::mem::forget(restored);
+                    return Err(reason);
+                }
+            }
+        }
+        for (name, reason) in std::mem::take(&mut inheritance.failed) {
+            if let Some(spec) = config.instance(&name) {
+                self.remember_failure(spec, &reason);
+            }
+        }
+        Ok(Restoration(restored))
+    }
+
+    /// What was left cannot be gone on with: goes back, if there is a way. Before anything is dropped, for the sockets are still needed.
+    fn give_up(&self, reason: String) -> String {
+        tracing::error!("cannot go on where the image before left off: {reason}");
+        if let Ok(around) = self.succession.around() {
+            drop(around.log.at_rest());
+        }
+        exec::go_back_for(BACK, &reason);
+        reason
+    }
+
+    /// This image serves from now on; there is no way back any more. Answers what there is to tell whoever asked.
+    pub fn arrived(&self, left: Left) -> String {
+        exec::unguard();
+        exec::hold_signals(false);
+        let Left { inheritance, back, memory } = left;
+        // Nothing more of this goes over to a child.
+        for descriptor in inheritance.descriptors() {
+            // It may be over already.
+            let _ = exec::set_inherited(descriptor, false);
+        }
+        drop(memory);
+        drop(exec::take(inheritance.program));
+        let told = inheritance
+            .standby
+            .map(|descriptor| exec::take(descriptor).and_then(standby::tell_serving));
+        if let Some(Err(error)) = told {
+            tracing::error!("what was being served before the upgrade is cut: {error}");
+        }
+        for child in inheritance.children {
+            self.look_after(child);
+        }
+        self.succession.upgrades.set(inheritance.upgrades + u64::from(back.is_none()));
+        let pause_us = clock::monotonic_ns().saturating_sub(inheritance.frozen_ns) / 1000;
+        let (from, to) = (inheritance.version, env!("CARGO_PKG_VERSION"));
+        match back {
+            None => {
+                tracing::info!(from, to, pause_us, "the host was upgraded");
+                format!("upgraded from {from} to {to}; nothing was served for {pause_us} µs")
+            }
+            Some(reason) => {
+                tracing::error!(pause_us, "the host is back as it was: {reason}");
+                format!(
+                    "the host goes on as it was: {reason}; nothing was served for {pause_us} µs"
+                )
+            }
+        }
+    }
+
+    /// Has a child be waited for when it ends.
+    fn look_after(&self, child: u32) {
+        let children = self.succession.children.clone();
+        children.borrow_mut().push(child);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = reactor::child_ended(child).await {
+                tracing::warn!(child, "the end of a child process cannot be seen: {error}");
+            }
+            children.borrow_mut().retain(|other| *other != child);
+        });
+    }
+
+    /// In the standby, when the new image serves: what went over is that one's.
+    fn stay_behind(&self, frozen: &Frozen) {
+        exec::leave_behind();
+        if let Some(around) = self.succession.surroundings.get() {
+            (around.close_monitor)();
+        }
+        let now_ns = self.registry.clock.now_ns();
+        for instance in &frozen.instances {
+            let drain_ns = instance.limits().drain_ms_max.saturating_mul(1_000_000);
+            for generation in instance.generations() {
+                if instance.current().is_some_and(|current| Rc::ptr_eq(&current, &generation)) {
+                    generation.phase.set(Phase::Draining);
+                    generation.handed_over();
+                    if let Some(service) = service(&generation) {
+                        service.sessions().inspect(|sessions| sessions.leave_recorded());
+                    }
+                }
+                // Before any of its tasks has a turn.
+                generation.drain(now_ns.saturating_add(drain_ns));
+            }
+        }
+        frozen.thaw();
+        self.begin_watching();
+        tracing::info!(
+            process = std::process::id(),
+            "this process brings to an end what could not go over to the other program"
+        );
+    }
+
+    /// Drains and ends, in a process that was left behind.
+    async fn come_to_an_end(&self) {
+        for instance in self.registry.instances() {
+            instance.close_listeners().await;
+        }
+        self.ask_to_stop();
+    }
+
+    /// In the standby, when the process before has died: this one goes on as the server. Answers why.
+    fn succeed_itself(&self) -> String {
+        self.begin_watching();
+        let process = std::process::id();
+        if let Some(around) = self.succession.surroundings.get() {
+            (around.tell_supervisor)(process);
+        }
+        format!(
+            "the new program ended, or stood still, before it served; process {process}, a copy of what was before, goes on"
+        )
+    }
+
+    fn begin_watching(&self) {
+        let watchdog =
+            Watchdog::start_counting(!self.registry.counters, self.registry.stalls.clone());
+        match watchdog {
+            Ok(watchdog) => drop(self.succession.watchdog.replace(Some(watchdog))),
+            Err(error) => tracing::error!("there is no watchdog any more: {error}"),
+        }
+    }
+}
+
+/// Instances that could begin where another image left off.
+pub struct Restoration(Vec<inherit::Restored>);
+
+impl Restoration {
+    /// They serve from now on.
+    pub async fn begin(self) {
+        for one in self.0 {
+            one.begin().await;
+        }
+    }
+}
+
+/// Instances whose sessions are held where they park.
+struct Frozen {
+    instances: Vec<Rc<Instance>>,
+    since_ns: u64,
+    until: Instant,
+    is_thawed: Cell<bool>,
+}
+
+impl Frozen {
+    fn begin(instances: Vec<Rc<Instance>>) -> Frozen {
+        let limit = instances.first().map_or(0, |it| it.registry.config().limits.freeze_ms_max);
+        let frozen = Frozen {
+            instances,
+            since_ns: clock::monotonic_ns(),
+            until: Instant::now() + Duration::from_millis(limit),
+            is_thawed: Cell::new(false),
+        };
+        frozen.set(true);
+        frozen
+    }
+
+    fn thaw(&self) {
+        if !self.is_thawed.replace(true) {
+            self.set(false);
+        }
+    }
+
+    fn set(&self, is_frozen: bool) {
+        for generation in self.instances.iter().flat_map(|instance| instance.generations()) {
+            generation.freeze(is_frozen);
+            if let Some(service) = service(&generation)
+                && let Some(sessions) = service.sessions()
+            {
+                match is_frozen {
+                    true => sessions.freeze(),
+                    false => sessions.thaw(),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.thaw();
+    }
+}
+
+/// What serves connections as sessions.
+fn service(generation: &Rc<Generation>) -> Option<Rc<Service>> {
+    generation.service.borrow().clone().filter(|service| service.sessions().is_some())
+}
+
+/// Executes the program. Answers why it could not be.
+fn execute(binary: &Path, mut left: Inheritance, standby: standby::Standby) -> String {
+    left.standby = Some(standby.descriptor());
+    left.children.push(standby.process);
+    let tried = || -> io::Result<io::Error> {
+        let program = exec::own_program()?;
+        left.program = program.as_raw_fd();
+        let memory = left.write()?;
+        let variable = OsString::from(memory.as_raw_fd().to_string());
+        let image = exec::Image::new(binary, &[(VARIABLE, Some(variable)), (BACK, None)])?;
+        left.set_inherited(&memory, true)?;
+        exec::hold_signals(true);
+        exec::set_alarm(left.takeover());
+        let error = image.execute();
+        exec::set_alarm(Duration::ZERO);
+        exec::hold_signals(false);
+        left.set_inherited(&memory, false)?;
+        Ok(error)
+    };
+    let error = { tried }().unwrap_or_else(|error| error);
+    standby.dismiss();
+    format!("{} cannot be executed: {error}", binary.display())
+}
+
+/// Refuses what an exec would end in the middle.
+fn check_threads(instances: &[Rc<Instance>]) -> Result<(), String> {
+    let has = |instance: &&Rc<Instance>| {
+        instance.generations().iter().any(|it| !it.threads.borrow().is_empty())
+    };
+    match instances.iter().find(has) {
+        None => Ok(()),
+        Some(instance) => Err(format!(
+            "`{0}` has a thread of its own, which cannot go over; `unload {0}` first, and load it again afterwards",
+            instance.name
+        )),
+    }
+}
+
+/// Whose blocking jobs keep the process from forking.
+fn jobs(instances: &[Rc<Instance>]) -> String {
+    let has = |instance: &&Rc<Instance>| {
+        instance.generations().iter().any(|it| it.jobs_running.get() > 0)
+    };
+    match instances.iter().find(has) {
+        Some(instance) => format!(
+            "a blocking job of `{}` runs, which would be cut; try again when it is done",
+            instance.name
+        ),
+        None => "a file is being read that is slow to come; try again".to_owned(),
+    }
+}
+
+/// Has instances give up what only one can hold; those that were asked are in `released`.
+async fn release(
+    instances: &[Rc<Instance>],
+    released: &mut Vec<Rc<Generation>>,
+) -> Result<(), String> {
+    for instance in instances {
+        let Some(generation) = instance.current().filter(|it| !it.manifest.exclusive.is_empty())
+        else {
+            continue;
+        };
+        released.push(generation.clone());
+        let outcome = bounded(&generation, "release", generation.release()).await;
+        outcome.map_err(|reason| format!("`{}`: {reason}", instance.name))?;
+    }
+    Ok(())
+}
+
+/// Has them take it back.
+async fn retake(released: &[Rc<Generation>], mut reason: String) -> String {
+    for generation in released {
+        if let Err(worse) = bounded(generation, "acquire", generation.acquire()).await {
+            reason += &format!(
+                "; and `{}` could not take its exclusive resources back: {worse}",
+                generation.name()
+            );
+        }
+    }
+    reason
+}
+
+fn record(
+    instance: &Rc<Instance>,
+    config: &crate::config::Config,
+) -> Result<InstanceRecord, String> {
+    let of = |reason: String| format!("`{}`: {reason}", instance.name);
+    let generation = instance.current().ok_or_else(|| of("it has stopped meanwhile".to_owned()))?;
+    let library =
+        generation.with_library(|library| Some((library.path().to_owned(), library.descriptor()?)));
+    let (path, library) = library.flatten().ok_or_else(|| of("its library is gone".to_owned()))?;
+    let is_quarantined = generation.phase.get() == Phase::Quarantined;
+    let spec = instance.spec.borrow().clone();
+    let sessions = match service(&generation) {
+        Some(service) => service.sessions().map(Sessions::records).transpose().map_err(of)?,
+        None => None,
+    };
+    let parts = Parts {
+        by_hand: InstanceRecord::by_hand(&spec.source, &config.source),
+        path,
+        library,
+        quarantined: generation.reason.borrow().clone().filter(|_| is_quarantined),
+        state_version: generation.manifest.state.as_ref().map_or(0, |state| state.writes),
+        state: generation.export_state().map_err(of)?,
+        sessions: sessions.unwrap_or_default(),
+    };
+    Ok(InstanceRecord::new(&instance.name, instance.counts(), instance.sockets(), parts))
+}

@@ -1,0 +1,88 @@
+//! Connections and listeners that go over to another image of the host in the same process: their descriptors stay where they are, and
+//! what else is known of them is written down.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    rc::Rc,
+};
+
+use serde::{Deserialize, Serialize};
+use socket2::SockRef;
+
+use crate::net::{
+    connection::Connection,
+    connections::{Owner, Place, State},
+    entry::{self, Entry},
+    stream::{Resting, Stream},
+};
+
+/// What is written down of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionRecord {
+    /// Its descriptor.
+    pub descriptor: RawFd,
+    /// Its number.
+    pub id: u64,
+    listener: u32,
+    age_ms: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    is_without_delay: bool,
+    /// Read, and not used.
+    unread: Vec<u8>,
+}
+
+impl Connection {
+    /// Writes down what another image needs to go on with it. Nothing has changed for this one.
+    #[must_use]
+    pub fn record(&self) -> ConnectionRecord {
+        let entry = &self.entry;
+        ConnectionRecord {
+            descriptor: entry.stream().as_fd().as_raw_fd(),
+            id: entry.id,
+            listener: entry.listener.get(),
+            age_ms: u64::try_from(entry.age().as_millis()).unwrap_or(u64::MAX),
+            bytes_in: entry.bytes_in.get(),
+            bytes_out: entry.bytes_out.get(),
+            is_without_delay: entry.is_without_delay.get(),
+            unread: entry.unread.copy(),
+        }
+    }
+
+    /// Goes on with a connection of another image, whose descriptor is `socket`. It is at rest.
+    ///
+    /// # Errors
+    /// The descriptor is no connected stream socket.
+    pub fn inherit(
+        record: &ConnectionRecord,
+        socket: OwnedFd,
+        owner: Rc<Owner>,
+        place: Place,
+    ) -> io::Result<Connection> {
+        let reference = SockRef::from(&socket);
+        let remote = entry::from_system(&reference.peer_addr()?);
+        let is_unix = reference.domain()? == socket2::Domain::UNIX;
+        let stream = match is_unix {
+            true => Stream::Resting(Resting::Unix(socket.into())),
+            false => Stream::Resting(Resting::Tcp(socket.into())),
+        };
+        let opened_ms = place.table().age_ms().saturating_sub(record.age_ms);
+        let entry = Entry::known(
+            record.id,
+            opened_ms,
+            stream,
+            remote,
+            None,
+            record.listener,
+            State::Open,
+            owner,
+            place,
+        );
+        entry.bytes_in.set(record.bytes_in);
+        entry.bytes_out.set(record.bytes_out);
+        entry.is_without_delay.set(record.is_without_delay);
+        entry.unread.put_back(&record.unread);
+        Ok(Connection::new(entry))
+    }
+}

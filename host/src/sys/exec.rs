@@ -1,0 +1,286 @@
+//! The process going on as another program: what survives the exec, the way back if that program fails before it serves, and the fork
+//! that stands by meanwhile.
+
+#![allow(unsafe_code)] // Calls exec and fork, and handles descriptors by their numbers.
+
+use std::{
+    ffi::{CString, OsStr, OsString},
+    io,
+    os::{
+        fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    process::Command,
+    ptr,
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering},
+    time::Duration,
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::{FdFlags, fcntl_getfd, fcntl_setfd},
+};
+
+/// The signals that an operator or a supervisor may send at any time: they wait while nobody could handle them.
+const OPERATORS: [i32; 6] =
+    [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGCHLD];
+
+/// What ends a program that fails before it serves, and what the watchdog of the exec sends.
+const FATAL: [i32; 6] =
+    [libc::SIGALRM, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGABRT, libc::SIGFPE];
+
+/// A program with its arguments and its environment, ready to be executed without an allocation.
+pub struct Image {
+    path: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    pointers: [Vec<*const libc::c_char>; 2],
+}
+
+// SAFETY: The pointers are to the strings beside them, which are never changed.
+unsafe impl Send for Image {}
+// SAFETY: As above.
+unsafe impl Sync for Image {}
+
+impl Image {
+    /// The program at `path`, with this process's arguments, and with its environment but for `variables`, of which those with a value
+    /// are set.
+    ///
+    /// # Errors
+    /// A NUL is in one of them.
+    pub fn new(path: &Path, variables: &[(&str, Option<OsString>)]) -> io::Result<Image> {
+        let arguments = std::env::args_os().map(|argument| text(&argument));
+        let arguments = arguments.collect::<io::Result<Vec<_>>>()?;
+        let is_kept = |name: &OsStr| variables.iter().all(|(changed, _)| name != *changed);
+        let kept = std::env::vars_os().filter(|(name, _)| is_kept(name));
+        let set = variables.iter().filter_map(|(name, value)| Some((name.into(), value.clone()?)));
+        let environment = kept.chain(set).map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            text(&name)
+        });
+        let environment = environment.collect::<io::Result<Vec<_>>>()?;
+        let pointers = [pointers(&arguments), pointers(&environment)];
+        Ok(Image { path: text(path.as_os_str())?, arguments, environment, pointers })
+    }
+
+    /// The same with another value of a variable that it has.
+    ///
+    /// # Errors
+    /// A NUL is in it.
+    fn with(&self, variable: &str, value: &str) -> io::Result<Image> {
+        let is_it = |text: &CString| {
+            text.to_bytes().strip_prefix(variable.as_bytes()).is_some_and(|it| it.starts_with(b"="))
+        };
+        let mut environment = self.environment.clone();
+        environment.retain(|text| !is_it(text));
+        environment.push(text(OsStr::new(&format!("{variable}={value}")))?);
+        let (path, arguments) = (self.path.clone(), self.arguments.clone());
+        let pointers = [pointers(&arguments), pointers(&environment)];
+        Ok(Image { path, arguments, environment, pointers })
+    }
+
+    /// Goes on as this program. Returns if that cannot be done. Async-signal-safe.
+    pub fn execute(&self) -> io::Error {
+        debug_assert_eq!(self.pointers[0].len(), self.arguments.len() + 1);
+        debug_assert_eq!(self.pointers[1].len(), self.environment.len() + 1);
+        // SAFETY: Both lists end in null, and their strings live as long as `self`.
+        unsafe {
+            libc::execve(self.path.as_ptr(), self.pointers[0].as_ptr(), self.pointers[1].as_ptr());
+        }
+        io::Error::last_os_error()
+    }
+}
+
+fn text(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_bytes())?)
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// This very program, whatever becomes of its file.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn own_program() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Says whether a descriptor of this process's goes on in the next program.
+///
+/// # Errors
+/// There is no such descriptor.
+pub fn set_inherited(descriptor: RawFd, is_inherited: bool) -> io::Result<()> {
+    let flags = if is_inherited { FdFlags::empty() } else { FdFlags::CLOEXEC };
+    // SAFETY: It is borrowed for the call; the kernel refuses one that is not open.
+    Ok(fcntl_setfd(unsafe { borrowed(descriptor)? }, flags)?)
+}
+
+/// Has a child that is about to be run inherit these descriptors under their numbers.
+pub fn pass(command: &mut Command, descriptors: Vec<RawFd>) {
+    use std::os::unix::process::CommandExt as _;
+    let pass = move || {
+        descriptors.iter().try_for_each(|descriptor| set_inherited(*descriptor, true))?;
+        Ok(())
+    };
+    // SAFETY: The closure makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(pass) };
+}
+
+/// Takes a descriptor that the program before has left open for this one. Each may be taken once.
+///
+/// # Errors
+/// There is no such descriptor.
+pub fn take(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: As in `set_inherited`.
+    fcntl_getfd(unsafe { borrowed(descriptor)? })?;
+    // SAFETY: It is open, nobody else in this program knows of it, and the caller takes it once.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// # Safety
+/// It must not be closed while it is borrowed.
+unsafe fn borrowed<'a>(descriptor: RawFd) -> io::Result<BorrowedFd<'a>> {
+    if descriptor < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: The caller's promise; -1 is excluded.
+    Ok(unsafe { BorrowedFd::borrow_raw(descriptor) })
+}
+
+/// Has operators' signals wait, for whom the next program has no handlers yet; or come again.
+pub fn hold_signals(is_held: bool) {
+    let how = if is_held { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    // SAFETY: The set is ours and initialized before it is used.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        OPERATORS.iter().for_each(|signal| {
+            libc::sigaddset(&raw mut set, *signal);
+        });
+        libc::pthread_sigmask(how, &raw const set, ptr::null_mut());
+    }
+}
+
+/// Has SIGALRM come after a time, over an exec as well; never, if that is zero. Async-signal-safe.
+pub fn set_alarm(after: Duration) {
+    let micros = i64::from(after.subsec_micros());
+    let seconds = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+    let value = libc::timeval { tv_sec: seconds, tv_usec: micros };
+    let once =
+        libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
+    // SAFETY: The structure lives for the call.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const once, ptr::null_mut()) };
+}
+
+/// The way back, for as long as it is open.
+static BACK: AtomicPtr<Image> = AtomicPtr::new(ptr::null_mut());
+/// How long the program of the way back may take, in milliseconds.
+static BACK_MS: AtomicU32 = AtomicU32::new(0);
+
+/// From now on whatever ends this program, has it panic, or keeps it for longer than the alarm, has the process go on as `back`, which
+/// has `limit` until its own alarm.
+pub fn guard(back: Image, limit: Duration) {
+    BACK_MS.store(u32::try_from(limit.as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
+    BACK.store(Box::into_raw(Box::new(back)), Ordering::Release);
+    for signal in FATAL {
+        // SAFETY: The handler calls setitimer and exec, which are async-signal-safe. The signal is not blocked meanwhile: the mask goes
+        // over.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_fatal as *const () as usize;
+            action.sa_flags = libc::SA_NODEFER | libc::SA_ONSTACK;
+            libc::sigaction(signal, &raw const action, ptr::null_mut());
+        }
+    }
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        go_back();
+    }));
+}
+
+/// The program serves: there is no way back any more.
+pub fn unguard() {
+    set_alarm(Duration::ZERO);
+    BACK.store(ptr::null_mut(), Ordering::Release);
+    for signal in FATAL {
+        // SAFETY: The default action is set.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// As [`go_back`], where the reason is known: the program of the way back is told by this variable.
+pub fn go_back_for(variable: &str, reason: &str) {
+    // SAFETY: As in `go_back`.
+    let Some(back) = (unsafe { BACK.load(Ordering::Acquire).as_ref() }) else { return };
+    let Ok(image) = back.with(variable, reason) else { return go_back() };
+    set_alarm(Duration::from_millis(u64::from(BACK_MS.load(Ordering::Relaxed))));
+    image.execute();
+}
+
+/// Goes the way back, if there is one. Returns if there is none, or it cannot be gone.
+pub fn go_back() {
+    // SAFETY: What is stored was leaked, and is never freed.
+    if let Some(back) = unsafe { BACK.load(Ordering::Acquire).as_ref() } {
+        set_alarm(Duration::from_millis(u64::from(BACK_MS.load(Ordering::Relaxed))));
+        back.execute();
+    }
+}
+
+extern "C" fn on_fatal(signal: libc::c_int) {
+    go_back();
+    // SAFETY: Both are async-signal-safe; the default action ends the process.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+/// Which of two processes this is after a [`fork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that was there before; the other's number.
+    Parent(u32),
+    /// The new one. It has this thread alone.
+    Child,
+}
+
+/// Makes another process of this one.
+///
+/// # Errors
+/// The system has no room for another process.
+///
+/// # Safety
+/// Nothing that the child goes on to use may be locked by, or wait for, another thread.
+pub unsafe fn fork() -> io::Result<Side> {
+    // SAFETY: The caller's promise.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Side::Child),
+        child => Ok(Side::Parent(child.unsigned_abs())),
+    }
+}
+
+/// Ends this process at once: nothing is dropped, and nothing that is to be done at the end is done.
+pub fn end_at_once(status: i32) -> ! {
+    // SAFETY: The call takes a number.
+    unsafe { libc::_exit(status) }
+}
+
+/// Whether this process has only what could not go on in another: names, and what the service manager knows, are the other's.
+static IS_LEFT_BEHIND: AtomicBool = AtomicBool::new(false);
+
+/// This process only brings to an end what it has.
+pub fn leave_behind() {
+    IS_LEFT_BEHIND.store(true, Ordering::Relaxed);
+}
+
+/// Whether this process only brings to an end what it has.
+#[must_use]
+pub fn is_left_behind() -> bool {
+    IS_LEFT_BEHIND.load(Ordering::Relaxed)
+}
