@@ -47,7 +47,8 @@ pub(crate) unsafe fn with_context<R>(
     f: impl FnOnce(&mut Context<'_>) -> R,
 ) -> R {
     // SAFETY: The caller's promise.
-    let waker = unsafe { waker::of_cell((*context).waker) };
+    let (waker, now_ns) = unsafe { (waker::of_cell((*context).waker), (*context).now_ns) };
+    waker::polled_at(now_ns);
     f(&mut Context::from_waker(&waker))
 }
 

@@ -31,6 +31,13 @@ impl Instant {
         Instant(u64::try_from(unsafe { (host.core.now_ns)(host.instance) }).unwrap_or(0))
     }
 
+    /// When the poll began that `context` was given to, which costs no look at the clock; this moment for a context of the plugin's own
+    /// making. For whoever waits a second or a minute, and is polled very often.
+    #[must_use]
+    pub fn of_poll(context: &Context<'_>) -> Instant {
+        waker::polled_ns(context).map_or_else(Instant::now, Instant)
+    }
+
     /// How long ago it was; zero for what is to come.
     #[must_use]
     pub fn elapsed(self) -> Duration {

@@ -10,6 +10,7 @@ use std::{
     ffi::c_void,
     mem::ManuallyDrop,
     ptr,
+    sync::atomic::{AtomicU64, Ordering},
     task::{Context, RawWaker, RawWakerVTable, Waker},
 };
 
@@ -27,6 +28,20 @@ use crate::{catch::catch, host::host};
 pub(crate) unsafe fn of_cell(cell: *const c_void) -> ManuallyDrop<Waker> {
     // SAFETY: The table's functions do what `RawWakerVTable` asks, and the cell is valid for the poll.
     ManuallyDrop::new(unsafe { Waker::from_raw(RawWaker::new(cell.cast(), &CELL_TABLE)) })
+}
+
+/// When the host's last poll of this plugin began. Polls are on the loop's thread only.
+static POLLED_NS: AtomicU64 = AtomicU64::new(0);
+
+/// A poll of the host's begins, at this time of its clock.
+pub(crate) fn polled_at(now_ns: u64) {
+    POLLED_NS.store(now_ns, Ordering::Relaxed);
+}
+
+/// When the poll began that `context` is of, if its waker is the host's own.
+pub(crate) fn polled_ns(context: &Context<'_>) -> Option<u64> {
+    let is_hosts = ptr::eq(context.waker().vtable(), &CELL_TABLE);
+    is_hosts.then(|| POLLED_NS.load(Ordering::Relaxed))
 }
 
 /// The waker of `context`, for one call of the host.

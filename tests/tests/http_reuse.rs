@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use medusa_tests::{Client, Folder, Server, wait_until};
+use medusa_tests::{Client, End, Folder, Server, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -113,6 +113,55 @@ fn an_answer_is_given_again_behind_a_request_that_waits() {
 }
 
 #[test]
+fn a_client_that_asks_the_same_again_and_again_is_answered_to_what_it_asks() {
+    let server = server("1 h", "");
+    server.folder().write("site/texu", "another");
+    let mut client = client(&server);
+    let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHOST: test\r\n{more}\r\n");
+    let text = get("/text", "X: 1\r\n");
+    let again = |client: &mut Client, times: usize| {
+        for _ in 0..times {
+            client.send(&text);
+            assert_eq!(client.response().text(), "0123456789");
+        }
+    };
+    again(&mut client, 5);
+    // As long, and the same but for a byte.
+    client.send(get("/texu", "X: 1\r\n"));
+    assert_eq!(client.response().text(), "another");
+    again(&mut client, 4);
+    client.send(get("/text", "X\0: 1\r\n"));
+    assert_eq!(client.response().status, 400);
+
+    let mut client = Client::connect(server.address("web"));
+    again(&mut client, 4);
+    // The same, and then something else; in pieces, and several at once.
+    client.send(get("/text", "X: 1\r\nRange: bytes=1-2\r\n"));
+    assert_eq!(client.response().text(), "12");
+    again(&mut client, 4);
+    for at in [1, 4, text.len() - 3, text.len() - 1] {
+        client.send(&text[..at]);
+        // Answered on another connection, so that the loop has come by meanwhile.
+        assert_eq!(Client::connect(server.address("web")).get("/texu").text(), "another");
+        client.send(&text[at..]);
+        assert_eq!(client.response().text(), "0123456789");
+        again(&mut client, 4);
+    }
+    client.send(text.repeat(100) + &get("/texu", ""));
+    for _ in 0..100 {
+        assert_eq!(client.response().text(), "0123456789");
+    }
+    assert_eq!(client.response().text(), "another");
+    again(&mut client, 4);
+    client.send(text.repeat(3) + &get("/text", "Connection: close\r\n") + &text);
+    for _ in 0..3 {
+        assert_eq!(client.response().header("connection"), None);
+    }
+    assert_eq!(client.response().header("connection"), Some("close"));
+    assert_eq!(client.end(), End::Eof);
+}
+
+#[test]
 fn a_changed_file_is_seen_after_a_second() {
     let server = server("1 s", "");
     let mut client = client(&server);
@@ -135,7 +184,9 @@ fn answers_are_void_with_every_change_of_routes_and_with_their_giver() {
     let mut check = |what: &str, change: &[&str]| {
         let new = contents.next().expect("there are letters");
         server.folder().write("site/text", &new);
-        assert_eq!(client.get("/text").text(), old, "before {what} it is given again");
+        for _ in 0..4 {
+            assert_eq!(client.get("/text").text(), old, "before {what} it is given again");
+        }
         server.ctl(change).succeeded();
         assert_eq!(client.get("/text").text(), new, "after {what} it is not");
         old = new;
@@ -173,17 +224,18 @@ fn observers_hear_of_answers_that_are_given_again() {
     let observers = "[[plugin]]\nname = \"o\"\nlibrary = \"chain\"\nattach = \"web\"\n[plugin.config]\nobservers = 1\n";
     let server = server("1 h", observers);
     let mut client = client(&server);
-    for _ in 0..2 {
-        assert_eq!(client.get("/text").status, 200);
-        assert_eq!(client.get("/large").status, 200);
+    for path in ["/text", "/large"] {
+        for _ in 0..5 {
+            assert_eq!(client.get(path).status, 200);
+        }
     }
     let line = |name: &str, bytes: usize| {
         format!("0: GET test /{name} 200 Complete {bytes} bytes by site after ")
     };
-    wait_until("the observer to hear of all four", PATIENCE, || {
+    wait_until("the observer to hear of all of them", PATIENCE, || {
         let heard = server.ctl(["o", "heard"]).stdout;
         let count = |line: &str| heard.lines().filter(|it| it.starts_with(line)).count();
-        count(&line("text", 10)) == 2 && count(&line("large", large(b'a').len())) == 2
+        count(&line("text", 10)) == 5 && count(&line("large", large(b'a').len())) == 5
     });
 }
 

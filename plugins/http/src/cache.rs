@@ -136,6 +136,11 @@ fn size(key: &[u8], answer: &Answer) -> usize {
 }
 
 impl Answer {
+    /// Bytes of its body.
+    pub(crate) fn length(&self) -> u64 {
+        self.body_bytes as u64 + self.file.as_ref().map_or(0, |(_, _, length)| *length)
+    }
+
     /// Writes it with the date of now.
     pub(crate) fn write(&self, out: &mut Vec<u8>, date: &[u8; DATE_BYTES]) {
         let before = out.len();

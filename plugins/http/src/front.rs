@@ -24,7 +24,8 @@ use crate::{
     io::{note_stall, poll_read},
     plain::Plain,
     render,
-    server::Place,
+    repeat::Repeat,
+    server::{Place, Server},
     watch::Watch,
 };
 
@@ -92,14 +93,14 @@ enum Answered {
 
 /// Answers plain requests until something else is to be done.
 pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -> Next {
-    let mut unsent = Unsent::default();
+    let (mut unsent, mut repeat) = (Unsent::default(), Repeat::default());
     let (mut is_hyper_next, mut is_over) = (false, false);
     let served_at_first = watch.served_in_all();
     poll_fn(|context| {
         if place.keep_waker(context.waker()) {
             alarm.reset();
         }
-        let now = Instant::now();
+        let now = Instant::of_poll(context);
         for _ in 0..READS_PER_TURN {
             match unsent.poll(watch, context) {
                 Poll::Ready(Ok(())) if is_over => return Poll::Ready(Next::End(End::Done)),
@@ -118,7 +119,7 @@ pub(crate) async fn serve(watch: &Rc<Watch>, place: &Place, alarm: &mut Alarm) -
                     return Poll::Ready(Next::End(End::Rest));
                 }
             }
-            match turn(watch, &mut unsent, now, context) {
+            match turn(watch, &mut unsent, &mut repeat, now, context) {
                 Poll::Ready(Ok(Some(Served::All))) => {}
                 Poll::Ready(Ok(Some(Served::HyperIsNext))) => is_hyper_next = true,
                 Poll::Ready(Ok(Some(Served::Last))) => {
@@ -156,6 +157,7 @@ fn wait(watch: &Watch, alarm: &mut Alarm, now: Instant, context: &mut Context<'_
 fn turn(
     watch: &Rc<Watch>,
     unsent: &mut Unsent,
+    repeat: &mut Repeat,
     now: Instant,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Served>>> {
@@ -171,8 +173,10 @@ fn turn(
     let mut out = watch.server.out.borrow_mut();
     out.clear();
     watch.server.date.borrow_mut().refresh(now);
-    let (used, served) =
-        answer_all(watch, &mut scratch[..count], &mut out, &mut unsent.file, now, context);
+    let (used, served) = {
+        let (bytes, file) = (&mut scratch[..count], &mut unsent.file);
+        answer_all(watch, bytes, &mut out, file, repeat, now, context)
+    };
     if used < count {
         watch.put_back(&scratch[used..count]);
     }
@@ -194,6 +198,7 @@ fn answer_all(
     bytes: &mut [u8],
     out: &mut Vec<u8>,
     file: &mut Option<Outgoing>,
+    repeat: &mut Repeat,
     now: Instant,
     context: &mut Context<'_>,
 ) -> (usize, Served) {
@@ -209,9 +214,20 @@ fn answer_all(
         // The last response on a connection says so, which is hyper's to do.
         let is_last =
             watch.server.is_draining() || watch.served_in_all() + 1 >= watch.server.requests_max;
-        let plain = if is_last { None } else { Plain::parse(rest, &watch.server.limits) };
-        let Some(plain) = plain else { return (used, Served::HyperIsNext) };
-        match answer(watch, &plain, rest, out, now, context) {
+        if is_last {
+            return (used, Served::HyperIsNext);
+        }
+        let (answered, length, is_leaving) = match answer_repeated(watch, repeat, rest, out, now) {
+            Some((answered, length)) => (answered, length, false),
+            None => {
+                repeat.note(rest);
+                let plain = Plain::parse(rest, &watch.server.limits);
+                let Some(plain) = plain else { return (used, Served::HyperIsNext) };
+                let answered = answer(watch, &plain, rest, out, repeat, now, context);
+                (answered, plain.length, plain.is_last)
+            }
+        };
+        match answered {
             Answered::Written => {}
             Answered::File(outgoing) => *file = Some(outgoing),
             Answered::ByHyper(asked) => {
@@ -220,8 +236,8 @@ fn answer_all(
             }
         }
         watch.served_before.set(watch.served_before.get() + 1);
-        used += plain.length;
-        if plain.is_last {
+        used += length;
+        if is_leaving {
             return (used, Served::Last);
         }
         if file.is_some() {
@@ -238,6 +254,7 @@ fn answer(
     plain: &Plain,
     bytes: &[u8],
     out: &mut Vec<u8>,
+    repeat: &mut Repeat,
     now: Instant,
     context: &mut Context<'_>,
 ) -> Answered {
@@ -252,10 +269,11 @@ fn answer(
         return Answered::Written;
     }
     if !plain.is_head
-        && let Some(answered) = answer_again(watch, plain, bytes, out, now)
+        && let Some(answered) = answer_again(watch, plain, bytes, out, repeat, now)
     {
         return answered;
     }
+    repeat.forget();
     let head = Head {
         method: plain.method(),
         tls: false,
@@ -312,6 +330,7 @@ fn answer_again(
     plain: &Plain,
     bytes: &[u8],
     out: &mut Vec<u8>,
+    repeat: &mut Repeat,
     now: Instant,
 ) -> Option<Answered> {
     let server = &*watch.server;
@@ -322,26 +341,51 @@ fn answer_again(
         return None;
     };
     let before = out.len();
-    found.write(out, server.date.borrow().text());
+    let answered = give(server, &found, out);
     render::close_if(plain.is_last, out, before);
-    let length = found.body_bytes as u64 + found.file.as_ref().map_or(0, |(_, _, length)| *length);
+    if is_observed {
+        report(watch, plain, bytes, &found);
+    }
+    if !plain.is_last {
+        repeat.keep(plain.length, &found, now);
+    }
+    Some(answered)
+}
+
+/// Gives the answer to the connection's last request again, if this is the same one. Answers as well how many bytes that is.
+fn answer_repeated(
+    watch: &Watch,
+    repeat: &Repeat,
+    bytes: &mut [u8],
+    out: &mut Vec<u8>,
+    now: Instant,
+) -> Option<(Answered, usize)> {
+    let (found, length) = repeat.find(bytes, now)?;
+    let is_observed = found.reuse.use_once()?;
+    let answered = give(&watch.server, &found, out);
+    if is_observed && let Some(plain) = Plain::parse(bytes, &watch.server.limits) {
+        report(watch, &plain, bytes, &found);
+    }
+    Some((answered, length))
+}
+
+/// Writes an answer that is given again, and counts it.
+fn give(server: &Server, found: &cache::Answer, out: &mut Vec<u8>) -> Answered {
+    found.write(out, server.date.borrow().text());
     server.metrics.request();
     server.metrics.response(found.status);
-    server.metrics.bytes(length);
-    if is_observed {
-        report(watch, plain, bytes, &found, length);
-    }
-    Some(match &found.file {
+    server.metrics.bytes(found.length());
+    match &found.file {
         None => Answered::Written,
         Some((file, offset, length)) => {
             let (file, offset, length) = (file.clone(), *offset, *length);
             Answered::File(Outgoing { file, offset, length, sent: 0, exchange: None })
         }
-    })
+    }
 }
 
 /// Tells the observers of an answer that is given again.
-fn report(watch: &Watch, plain: &Plain, bytes: &[u8], answer: &cache::Answer, length: u64) {
+fn report(watch: &Watch, plain: &Plain, bytes: &[u8], answer: &cache::Answer) {
     let report = Report {
         method: plain.method(),
         authority: plain.host(bytes),
@@ -351,7 +395,7 @@ fn report(watch: &Watch, plain: &Plain, bytes: &[u8], answer: &cache::Answer, le
         user_agent: plain.field(bytes, b"user-agent"),
         remote: watch.info.remote,
         status: answer.status.as_u16(),
-        bytes: length,
+        bytes: answer.length(),
         version: 11,
         connection: watch.info.id,
         started: Instant::now(),

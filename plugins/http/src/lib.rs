@@ -24,6 +24,7 @@ mod page;
 mod plain;
 mod refusal;
 mod render;
+mod repeat;
 mod reply;
 mod server;
 mod service;
