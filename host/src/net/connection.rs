@@ -176,14 +176,11 @@ impl Connection {
         if count > 0 {
             return Poll::Ready(Ok(count));
         }
-        let read = |socket: BorrowedFd<'_>| transfer::receive_into(socket, buffer);
-        let count = match self.entry.at_rest(read) {
+        let length = buffer.remaining();
+        let mut read = |socket: BorrowedFd<'_>| transfer::receive_into(socket, buffer);
+        let count = match self.entry.at_rest(&mut read) {
             Some(result) => result?,
-            None => {
-                let before = buffer.filled().len();
-                ready!(self.entry.stream.borrow_mut().poll_read(cx, buffer))?;
-                buffer.filled().len() - before
-            }
+            None => ready!(self.entry.stream().poll_read(cx, length, read))?,
         };
         add(&self.entry.bytes_in, count);
         Poll::Ready(Ok(count))
@@ -236,7 +233,7 @@ impl Connection {
             Some(result) => result?,
             None => {
                 let (stream, writers) = (self.entry.stream(), &self.entry.writers);
-                ready!(stream.poll_output(cx, writers, length, Short::IsFull, write))?
+                ready!(stream.poll_output(cx, writers, length, Short::IsAll, write))?
             }
         };
         self.entry.is_held_back.set(more);

@@ -6,12 +6,11 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix,
     },
-    pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
-    io::{AsyncRead, Interest, ReadBuf},
+    io::Interest,
     net::{TcpStream, UnixStream},
     task::coop,
 };
@@ -35,11 +34,11 @@ pub(super) enum Resting {
     Unix(unix::net::UnixStream),
 }
 
-/// What a write that was cut short says about the socket.
+/// What it says about the socket that fewer bytes were moved than were to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Short {
-    /// Its buffer is full, so that the next try would be in vain.
-    IsFull,
+    /// The next try would be in vain: all that was there is read, or there is no more room.
+    IsAll,
     /// Nothing.
     IsNothing,
 }
@@ -79,17 +78,21 @@ impl Stream {
         matches!(self, Stream::Tcp(_) | Stream::Resting(Resting::Tcp(_)))
     }
 
-    /// Reads into `buffer`. Through tokio's own `poll_read`, which after a short read knows that nothing is left, and saves the
-    /// call that would say so.
+    /// Calls `read` when the socket may have something to read, until it answers other than that it has not. It is to read at most
+    /// `length` bytes; fewer mean that nothing is left, which saves the call that would say so.
     pub(super) fn poll_read(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Tcp(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
-            Stream::Unix(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
-            Stream::Resting(_) | Stream::Nowhere => Poll::Ready(Err(not_in_reactor())),
+        length: usize,
+        mut read: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let tried =
+                self.try_step(Interest::READABLE, length, Short::IsAll, || read(self.as_fd()));
+            if let Some(result) = tried {
+                return Poll::Ready(result);
+            }
         }
     }
 
@@ -120,19 +123,9 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(writers.poll(cx, |cx| self.poll_write_ready(cx)))?;
-            let mut taken = None;
-            let result = self.try_io(Interest::WRITABLE, || match write(self.as_fd()) {
-                Ok(count) if short == Short::IsFull && 0 < count && count < length => {
-                    taken = Some(count);
-                    // This is how tokio is told that the socket is full.
-                    Err(io::ErrorKind::WouldBlock.into())
-                }
-                other => other,
-            });
-            match (taken, result) {
-                (Some(count), _) => return Poll::Ready(Ok(count)),
-                (None, Err(error)) if is_to_be_tried_again(&error) => {}
-                (None, result) => return Poll::Ready(result),
+            let tried = self.try_step(Interest::WRITABLE, length, short, || write(self.as_fd()));
+            if let Some(result) = tried {
+                return Poll::Ready(result);
             }
         }
     }
@@ -171,6 +164,30 @@ impl Stream {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
             Stream::Unix(stream) => stream.poll_read_ready(cx),
             Stream::Resting(_) | Stream::Nowhere => Poll::Ready(Err(not_in_reactor())),
+        }
+    }
+
+    /// Moves at most `length` bytes by `step`. `None` if it is to be tried again once the socket is ready.
+    fn try_step(
+        &self,
+        interest: Interest,
+        length: usize,
+        short: Short,
+        step: impl FnOnce() -> io::Result<usize>,
+    ) -> Option<io::Result<usize>> {
+        let mut moved = None;
+        let result = self.try_io(interest, || match step() {
+            Ok(count) if short == Short::IsAll && 0 < count && count < length => {
+                moved = Some(count);
+                // This is how tokio is told that the next try would be in vain.
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            other => other,
+        });
+        match (moved, result) {
+            (Some(count), _) => Some(Ok(count)),
+            (None, Err(error)) if is_to_be_tried_again(&error) => None,
+            (None, result) => Some(result),
         }
     }
 

@@ -109,10 +109,7 @@ struct Relay(Mutex<Option<Waker>>);
 impl Relay {
     fn set(&self, waker: Option<&Waker>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&mut *kept, waker) {
-            (Some(kept), Some(waker)) => kept.clone_from(waker),
-            (kept, waker) => *kept = waker.cloned(),
-        }
+        *kept = waker.cloned();
     }
 }
 
@@ -506,10 +503,13 @@ impl Session {
     /// The turn has to wait.
     fn go_on_as_task(self: &Rc<Self>, future: Rc<PluginFuture>, relay: Arc<Relay>, is_last: bool) {
         self.drive(is_last, async move {
-            let waker = Waker::from(relay.clone());
+            let mut is_known = false;
             let code = poll_fn(|context| {
-                relay.set(Some(context.waker()));
-                future.poll(&mut Context::from_waker(&waker))
+                // For what was set up before this was a task, whose waker stays the same. What is set up from now on wakes the task itself.
+                if !std::mem::replace(&mut is_known, true) {
+                    relay.set(Some(context.waker()));
+                }
+                future.poll(context)
             });
             let code = code.await;
             relay.set(None);

@@ -11,6 +11,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
+use rustix::net::RecvFlags;
 use tokio::io::ReadBuf;
 
 /// Most bytes that one [`send_file`] moves, so that a fast reader cannot keep the loop.
@@ -47,15 +48,15 @@ pub unsafe fn receive(socket: BorrowedFd<'_>, buffer: *mut u8, length: usize) ->
 /// # Errors
 /// As [`receive`].
 pub fn receive_into(socket: BorrowedFd<'_>, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
-    // SAFETY: The unfilled part is the caller's by the unique reference, and nothing in it is made uninitialized; as many bytes as
-    // the kernel says have been written.
-    unsafe {
-        let unfilled = buffer.unfilled_mut();
-        let count = receive(socket, unfilled.as_mut_ptr().cast(), unfilled.len())?;
-        buffer.assume_init(count);
-        buffer.advance(count);
-        Ok(count)
-    }
+    // SAFETY: Nothing in it is made uninitialized.
+    let unfilled = unsafe { buffer.unfilled_mut() };
+    // Not libc's: that can be cancelled, which it has to prepare for in a process with several threads.
+    let ((filled, _), _) = rustix::net::recv(socket, unfilled, RecvFlags::DONTWAIT)?;
+    let count = filled.len();
+    // SAFETY: As many bytes as the kernel says have been written.
+    unsafe { buffer.assume_init(count) };
+    buffer.advance(count);
+    Ok(count)
 }
 
 /// Looks at the bytes that [`receive`] would take, and leaves them.
