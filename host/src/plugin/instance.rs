@@ -326,6 +326,11 @@ impl Instance {
         Bound { listener, configured, index, accepted, accepting }
     }
 
+    /// Accepts nobody any more, from now on: who comes is another process's. The sockets stay until [`Instance::close_listeners`].
+    pub fn accept_no_more(&self) {
+        self.listeners.borrow().iter().for_each(|bound| bound.accepting.abort());
+    }
+
     /// Stops listening. When this returns, the addresses are free.
     pub async fn close_listeners(&self) {
         let listeners = self.listeners.take();

@@ -427,6 +427,8 @@ impl Host {
                 }
                 // Before any of its tasks has a turn.
                 generation.drain(now_ns.saturating_add(drain_ns));
+        // Before the loop has another turn: a connection that came to this process now would have nobody to serve it.
+        self.registry.instances().iter().for_each(|instance| instance.accept_no_more());
             }
         }
         frozen.thaw();
