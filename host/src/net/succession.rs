@@ -13,7 +13,7 @@ use socket2::SockRef;
 use crate::net::{
     connection::Connection,
     connections::{Owner, Place, State},
-    entry::{self, Entry},
+    entry::{self, End, Entry},
     stream::{Resting, Stream},
 };
 
@@ -48,6 +48,12 @@ impl Connection {
             is_without_delay: entry.is_without_delay.get(),
             unread: entry.unread.copy(),
         }
+    }
+
+    /// It is another process's now: whatever is dropped here, nothing of it is read, sent or ended.
+    pub fn leave(&self) {
+        // Else a drop would end the output where input has come, which is for the other process.
+        self.entry.end.set(Some(End::Killed));
     }
 
     /// Goes on with a connection of another image, whose descriptor is `socket`. It is at rest.

@@ -90,6 +90,7 @@ impl Sessions {
         let held_back = self.held_back();
         for session in self.list() {
             if session.is_still() || held_back.contains_key(&session.handle) {
+                session.connection.leave();
                 self.leave(&session);
             }
         }
