@@ -47,9 +47,9 @@ const VARIABLE: &str = "MEDUSA_INHERITANCE";
 /// Says to the old image, when it is back, why it is.
 const BACK: &str = "MEDUSA_ROLLED_BACK";
 
-/// Sessions that do not park, and nothing else that keeps the host, are waited for no longer once so long has passed without another
-/// having parked.
-const STILL: Duration = Duration::from_millis(10);
+/// Sessions that do not park, and nothing else that keeps the host, are waited for no longer once they were looked at so often without
+/// another having parked. Between two looks the loop has a turn; a time would say nothing of a process that got no processor meanwhile.
+const LOOKS_MAX: u32 = 10;
 /// How often they are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -234,16 +234,14 @@ impl Host {
 
     /// Waits until no session is in a turn, or those that are seem to stay in it.
     async fn settled(&self, instances: &[Rc<Instance>], until: Instant) {
-        let (mut least, mut since) = (usize::MAX, Instant::now());
+        let (mut least, mut looks) = (usize::MAX, 0);
         loop {
             let busy =
                 instances.iter().flat_map(|it| it.generations()).filter_map(|it| service(&it));
             let busy = busy.filter_map(|it| it.sessions().map(Sessions::busy)).sum::<usize>();
-            let now = Instant::now();
-            if busy < least {
-                (least, since) = (busy, now);
-            }
-            if busy == 0 || now >= until || now.duration_since(since) >= STILL {
+            looks = if busy < least { 0 } else { looks + 1 };
+            least = least.min(busy);
+            if busy == 0 || Instant::now() >= until || looks >= LOOKS_MAX {
                 return;
             }
             tokio::time::sleep(LOOK_EVERY).await;
