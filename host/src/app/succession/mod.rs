@@ -13,10 +13,13 @@ mod standby;
 use std::{
     cell::{Cell, OnceCell, RefCell},
     convert::Infallible,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::File,
     io,
-    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, Instant},
@@ -139,6 +142,11 @@ impl Succession {
 
     /// What is around the host. To be called once.
     pub fn set_surroundings(&self, surroundings: Surroundings) {
+        // The system says so of one whose file was replaced, as it may well be when this program is back.
+        let program = match program.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+            Some(path) if !program.exists() => PathBuf::from(OsStr::from_bytes(path)),
+            _ => program,
+        };
         let _ = self.surroundings.set(surroundings);
     }
 
