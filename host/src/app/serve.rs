@@ -120,8 +120,12 @@ async fn serve_on_loop(
     tokio::task::spawn_local(reload_at_signal(host.clone(), log, supervisor.clone())?);
     tokio::task::spawn_local(upgrade_at_signal(host.clone())?);
     let goes_on = left.is_some();
-    if let Some(left) = left {
-        go_on(&host, &monitor, left).await?;
+    if let Some(left) = left
+        && let Err(reason) = go_on(&host, &monitor, left).await
+    {
+        // Its socket has a file, which is needed by whoever goes on.
+        std::mem::forget(monitor);
+        return Err(reason);
     }
     let loading = {
         let (host, config, supervisor) = (host.clone(), config.clone(), supervisor.clone());

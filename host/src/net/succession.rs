@@ -59,16 +59,20 @@ impl Connection {
     /// Goes on with a connection of another image, whose descriptor is `socket`. It is at rest.
     ///
     /// # Errors
-    /// The descriptor is no connected stream socket.
+    /// The descriptor, if it is no connected stream socket, and why.
     pub fn inherit(
         record: &ConnectionRecord,
         socket: OwnedFd,
         owner: Rc<Owner>,
         place: Place,
-    ) -> io::Result<Connection> {
+    ) -> Result<Connection, (OwnedFd, io::Error)> {
         let reference = SockRef::from(&socket);
-        let remote = entry::from_system(&reference.peer_addr()?);
-        let is_unix = reference.domain()? == socket2::Domain::UNIX;
+        let known = reference.peer_addr().and_then(|peer| Ok((peer, reference.domain()?)));
+        let (remote, domain) = match known {
+            Ok((peer, domain)) => (entry::from_system(&peer), domain),
+            Err(error) => return Err((socket, error)),
+        };
+        let is_unix = domain == socket2::Domain::UNIX;
         let stream = match is_unix {
             true => Stream::Resting(Resting::Unix(socket.into())),
             false => Stream::Resting(Resting::Tcp(socket.into())),

@@ -49,12 +49,15 @@ pub struct Restored {
     generation: Rc<Generation>,
     listeners: Vec<Bind>,
     sessions: Vec<Inherited>,
+    /// Sockets whose peers have gone. They are closed once there is no way back any more.
+    gone: Vec<OwnedFd>,
     quarantined: Option<String>,
 }
 
 impl Restored {
     /// It serves from now on.
     pub async fn begin(self) {
+        drop(self.gone);
         let instance = &self.generation.instance;
         let spec = instance.spec.borrow().clone();
         if let Some(reason) = self.quarantined {
@@ -81,7 +84,6 @@ pub async fn restore(
     let name = spec.name.clone();
     let cannot = |reason: String| Refused(format!("cannot go on with `{name}`: {reason}"));
     let instance = enter(registry, spec, &legacy.counts);
-    let listeners = listeners(&instance, &legacy.listeners)?;
     let original = Original::inherited(legacy.path.clone(), legacy.library);
     let generation =
         lifecycle::prepare_staged(&instance, &legacy.path, move || original.into_staged()).await?;
@@ -92,9 +94,16 @@ pub async fn restore(
     if let Some(state) = &legacy.state {
         generation.import_state(legacy.version, state).map_err(cannot)?;
     }
-    let sessions = sessions(&generation, legacy.version, legacy.sessions).map_err(cannot)?;
+    let mut gone = Vec::new();
+    let sessions = sessions(&generation, legacy.version, legacy.sessions, &mut gone);
+    let sessions = sessions.map_err(|reason| {
+        std::mem::forget(std::mem::take(&mut gone));
+        cannot(reason)
+    })?;
     lifecycle::activate(&generation, None).map_err(cannot)?;
-    Ok(Restored { generation, listeners, sessions, quarantined: legacy.quarantined })
+    // Last, so that nothing that fails closes them: who goes on then finds them where they were.
+    let listeners = listeners(&instance, &legacy.listeners)?;
+    Ok(Restored { generation, listeners, sessions, gone, quarantined: legacy.quarantined })
 }
 
 /// Has a plugin do of [`restore`] what touches nothing outside of it: it is prepared, and reads its state. Its sessions can only be read
@@ -128,10 +137,25 @@ fn enter(registry: &Rc<Registry>, spec: config::Instance, counts: &Counts) -> Rc
 
 /// Takes the sockets of an instance. An address that had none, which an earlier configuration may have left so, is bound.
 fn listeners(instance: &Instance, left: &[(String, RawFd)]) -> Result<Vec<Bind>, Refused> {
+    let mut listeners = Vec::new();
+    match take_listeners(instance, left, &mut listeners) {
+        Ok(()) => Ok(listeners),
+        Err(refused) => {
+            // They are needed on the way back, with the files of those that have one.
+            std::mem::forget(listeners);
+            Err(refused)
+        }
+    }
+}
+
+fn take_listeners(
+    instance: &Instance,
+    left: &[(String, RawFd)],
+    listeners: &mut Vec<Bind>,
+) -> Result<(), Refused> {
     let spec = instance.spec.borrow().clone();
     let backlog = spec.limits.listen_backlog();
     let mut left: Vec<_> = left.iter().collect();
-    let mut listeners = Vec::with_capacity(spec.listen.len());
     for entry in &spec.listen {
         let configured = entry.address.to_string();
         let Some(at) = left.iter().position(|(address, _)| *address == configured) else {
@@ -147,16 +171,20 @@ fn listeners(instance: &Instance, left: &[(String, RawFd)]) -> Result<Vec<Bind>,
                 spec.name
             ))
         })?;
+        // As long as there is a way back, it has to stay open over it. `arrived` changes that.
+        let kept = exec::set_inherited(*descriptor, true);
+        kept.map_err(|error| Refused(format!("cannot go on with `{}`: {error}", spec.name)))?;
         listeners.push((entry.address.clone(), Rc::new(listener)));
     }
-    Ok(listeners)
+    Ok(())
 }
 
-/// Has a generation read the records of sessions. One whose peer has gone meanwhile is left out.
+/// Has a generation read the records of sessions. One whose peer has gone meanwhile is left out, and its socket is among `gone`.
 fn sessions(
     generation: &Rc<Generation>,
     version: u32,
     records: Vec<SessionRecord>,
+    gone: &mut Vec<OwnedFd>,
 ) -> Result<Vec<Inherited>, String> {
     let service = generation.service.borrow().clone();
     let Some((service, sessions)) = service.as_ref().and_then(|it| Some((it, it.sessions()?)))
@@ -172,8 +200,9 @@ fn sessions(
         let owner = generation.owner().clone();
         let connection = match Connection::inherit(&record, socket, owner, place) {
             Ok(connection) => Rc::new(connection),
-            Err(error) => {
+            Err((socket, error)) => {
                 tracing::debug!(connection = record.id, "it is over: {error}");
+                gone.push(socket);
                 continue;
             }
         };

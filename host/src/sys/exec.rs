@@ -19,7 +19,7 @@ use std::{
 
 use rustix::{
     fs::{Mode, OFlags},
-    io::{FdFlags, fcntl_getfd, fcntl_setfd},
+    io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd},
 };
 
 /// The signals that an operator or a supervisor may send at any time: they wait while nobody could handle them.
@@ -162,6 +162,15 @@ pub fn hold_signals(is_held: bool) {
             libc::sigaddset(&raw mut set, *signal);
         });
         libc::pthread_sigmask(how, &raw const set, ptr::null_mut());
+/// A copy of such a descriptor, which stays where it is.
+///
+/// # Errors
+/// There is no such descriptor, or no room for another.
+pub fn copy(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: As in `set_inherited`.
+    Ok(fcntl_dupfd_cloexec(unsafe { borrowed(descriptor)? }, 3)?)
+}
+
     }
 }
 

@@ -116,7 +116,8 @@ impl InstanceRecord {
         (source.name != config.name).then(|| ByHand(Text::of(source)))
     }
 
-    /// What an instance is made of here, by the configuration of the host. Takes its library.
+    /// What an instance is made of here, by the configuration of the host. Its library is a copy of the descriptor: an instance that fails
+    /// closes it, and the way back needs the other.
     ///
     /// # Errors
     /// It is not configured, or its configuration cannot be read any more; its library is not there.
@@ -129,7 +130,7 @@ impl InstanceRecord {
                 .cloned()
                 .ok_or_else(|| format!("`{}` has run, and is not configured", self.name))?,
         };
-        let library = exec::take(self.library)
+        let library = exec::copy(self.library)
             .map_err(|error| format!("the library of `{}` is not there: {error}", self.name))?;
         let legacy = Legacy {
             path: self.path,

@@ -90,6 +90,10 @@ pub struct Left {
     /// The new one has failed, and how.
     pub back: Option<String>,
     memory: OwnedFd,
+    /// All that was open for this image alone.
+    descriptors: Vec<RawFd>,
+    /// Those of the libraries, of which instances have copies.
+    libraries: Vec<RawFd>,
 }
 
 /// What this image was left, if it follows another one. To be called first of all: from here on whatever ends this image brings the
@@ -121,7 +125,8 @@ pub fn left() -> Result<Option<Left>, String> {
     }
     // They are for this image alone.
     forget_variables(&[VARIABLE, BACK]);
-    Ok(Some(Left { inheritance, back, memory }))
+    let (descriptors, libraries) = (inheritance.descriptors(), inheritance.libraries());
+    Ok(Some(Left { inheritance, back, memory, descriptors, libraries }))
 }
 
 /// Why the host has not gone on as another program.
@@ -137,16 +142,16 @@ impl Succession {
     #[must_use]
     pub fn new() -> Succession {
         let program = std::env::current_exe().unwrap_or_default();
-        Succession { program, ..Succession::default() }
-    }
-
-    /// What is around the host. To be called once.
-    pub fn set_surroundings(&self, surroundings: Surroundings) {
         // The system says so of one whose file was replaced, as it may well be when this program is back.
         let program = match program.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
             Some(path) if !program.exists() => PathBuf::from(OsStr::from_bytes(path)),
             _ => program,
         };
+        Succession { program, ..Succession::default() }
+    }
+
+    /// What is around the host. To be called once.
+    pub fn set_surroundings(&self, surroundings: Surroundings) {
         let _ = self.surroundings.set(surroundings);
     }
 
@@ -368,14 +373,15 @@ impl Host {
     pub fn arrived(&self, left: Left) -> String {
         exec::unguard();
         exec::hold_signals(false);
-        let Left { inheritance, back, memory } = left;
+        let Left { inheritance, back, memory, descriptors, libraries } = left;
         // Nothing more of this goes over to a child.
-        for descriptor in inheritance.descriptors() {
+        for descriptor in descriptors {
             // It may be over already.
             let _ = exec::set_inherited(descriptor, false);
         }
         drop(memory);
         drop(exec::take(inheritance.program));
+        libraries.into_iter().for_each(|library| drop(exec::take(library)));
         let told = inheritance
             .standby
             .map(|descriptor| exec::take(descriptor).and_then(standby::tell_serving));
@@ -421,6 +427,8 @@ impl Host {
             (around.close_monitor)();
         }
         let now_ns = self.registry.clock.now_ns();
+        // Before the loop has another turn: a connection that came to this process now would have nobody to serve it.
+        self.registry.instances().iter().for_each(|instance| instance.accept_no_more());
         for instance in &frozen.instances {
             let drain_ns = instance.limits().drain_ms_max.saturating_mul(1_000_000);
             for generation in instance.generations() {
@@ -433,8 +441,6 @@ impl Host {
                 }
                 // Before any of its tasks has a turn.
                 generation.drain(now_ns.saturating_add(drain_ns));
-        // Before the loop has another turn: a connection that came to this process now would have nobody to serve it.
-        self.registry.instances().iter().for_each(|instance| instance.accept_no_more());
             }
         }
         frozen.thaw();
