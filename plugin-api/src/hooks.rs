@@ -201,7 +201,9 @@ unsafe extern "C" fn health(out: *mut Task) -> Code {
 
 unsafe extern "C" fn freeze(is_frozen: u32) -> Code {
     answer(|| {
-        let told = plugin()?.on_freeze.borrow().clone();
+        let plugin = plugin()?;
+        plugin.is_frozen.set(is_frozen != 0);
+        let told = plugin.on_freeze.borrow().clone();
         told.iter().for_each(|told| told(is_frozen != 0));
         Ok(())
     })

@@ -37,6 +37,8 @@ pub(crate) struct Plugin {
     pub(crate) on_hand_over: RefCell<Vec<OnHandOver>>,
     pub(crate) is_handed_over: Cell<bool>,
     pub(crate) on_freeze: RefCell<Vec<OnFreeze>>,
+    /// The host is about to replace its own binary, or has, and does not serve yet.
+    pub(crate) is_frozen: Cell<bool>,
     pub(crate) on_post: RefCell<Vec<OnPost>>,
     pub(crate) on_stop: RefCell<Vec<Box<dyn FnOnce()>>>,
 }
@@ -73,6 +75,7 @@ static PLUGIN: LoopCell<Plugin> = LoopCell::new(Plugin {
     on_hand_over: RefCell::new(Vec::new()),
     is_handed_over: Cell::new(false),
     on_freeze: RefCell::new(Vec::new()),
+    is_frozen: Cell::new(false),
     on_post: RefCell::new(Vec::new()),
     on_stop: RefCell::new(Vec::new()),
 });
@@ -122,6 +125,7 @@ impl Plugin {
         drop(self.on_freeze.take());
         drop(self.on_hand_over.take());
         self.is_handed_over.set(false);
+        self.is_frozen.set(false);
         drop(self.on_post.take());
         drop(self.config.replace(Value::Null));
     }

@@ -181,16 +181,21 @@ impl Registrar {
     }
 
     /// Calls `job` every `period`, for the first time after one. A call that takes longer than that delays the next. An
-    /// error is logged, and the calls go on; a panic ends them.
+    /// error is logged, and the calls go on; a panic ends them. While the host replaces its own binary there are none: what they would
+    /// change might have been written down already.
     pub fn every<F>(&mut self, period: Duration, job: F)
     where
         F: AsyncFn() -> Result<()> + 'static,
     {
+        let plugin = self.plugin;
         self.record_without_token(move || {
             spawn_named("every", async move {
                 let mut ticks = interval(period);
                 loop {
                     ticks.tick().await;
+                    if plugin.is_frozen.get() {
+                        continue;
+                    }
                     if let Err(error) = job().await {
                         log::warn(&format!("a periodic job failed: {error}"));
                     }
@@ -283,7 +288,8 @@ impl Registrar {
     }
 
     /// Called with `true` before the host replaces its own binary: sessions that have parked then go over, so a server that keeps
-    /// connections in long turns brings those to a park now. Called with `false` if the host goes on after all.
+    /// connections in long turns brings those to a park now. In the next binary it is called with `true` before the start. Called with
+    /// `false` when that serves, or the host goes on after all.
     pub fn on_freeze(&mut self, told: impl Fn(bool) + 'static) {
         self.plugin.on_freeze.borrow_mut().push(Rc::new(told));
     }

@@ -58,6 +58,7 @@ impl Restored {
     /// It serves from now on.
     pub async fn begin(self) {
         drop(self.gone);
+        self.generation.freeze(false);
         let instance = &self.generation.instance;
         let spec = instance.spec.borrow().clone();
         if let Some(reason) = self.quarantined {
@@ -87,6 +88,8 @@ pub async fn restore(
     let original = Original::inherited(legacy.path.clone(), legacy.library);
     let generation =
         lifecycle::prepare_staged(&instance, &legacy.path, move || original.into_staged()).await?;
+    // What it does of itself waits until it serves: this may yet come to nothing, and its state is still to come.
+    generation.freeze(true);
     lifecycle::begin(&generation, &legacy.path).await?;
     if !generation.manifest.exclusive.is_empty() {
         bounded(&generation, "acquire", generation.acquire()).await.map_err(cannot)?;
