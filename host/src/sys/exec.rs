@@ -50,7 +50,15 @@ impl Image {
     /// # Errors
     /// A NUL is in one of them.
     pub fn new(path: &Path, variables: &[(&str, Option<OsString>)]) -> io::Result<Image> {
-        let arguments = std::env::args_os().map(|argument| text(&argument));
+        Image::with_arguments(path, std::env::args_os(), variables)
+    }
+
+    fn with_arguments(
+        path: &Path,
+        arguments: impl Iterator<Item = OsString>,
+        variables: &[(&str, Option<OsString>)],
+    ) -> io::Result<Image> {
+        let arguments = arguments.map(|argument| text(&argument));
         let arguments = arguments.collect::<io::Result<Vec<_>>>()?;
         let is_kept = |name: &OsStr| variables.iter().all(|(changed, _)| name != *changed);
         let kept = std::env::vars_os().filter(|(name, _)| is_kept(name));
@@ -119,15 +127,28 @@ pub fn set_inherited(descriptor: RawFd, is_inherited: bool) -> io::Result<()> {
     Ok(fcntl_setfd(unsafe { borrowed(descriptor)? }, flags)?)
 }
 
-/// Has a child that is about to be run inherit these descriptors under their numbers.
-pub fn pass(command: &mut Command, descriptors: Vec<RawFd>) {
+/// Has a child that is about to be run inherit these descriptors under their numbers, and be `program` with these words and nothing else:
+/// the search along a path, and a shell for what the system does not execute, are left out.
+///
+/// # Errors
+/// A NUL is in one of them.
+pub fn pass(
+    command: &mut Command,
+    program: &Path,
+    words: &[&str],
+    descriptors: Vec<RawFd>,
+) -> io::Result<()> {
     use std::os::unix::process::CommandExt as _;
+    let arguments = [program.as_os_str().to_owned()].into_iter();
+    let arguments = arguments.chain(words.iter().map(OsString::from));
+    let image = Image::with_arguments(program, arguments, &[])?;
     let pass = move || {
         descriptors.iter().try_for_each(|descriptor| set_inherited(*descriptor, true))?;
-        Ok(())
+        Err(image.execute())
     };
     // SAFETY: The closure makes system calls only, and allocates nothing.
     unsafe { command.pre_exec(pass) };
+    Ok(())
 }
 
 /// Takes a descriptor that the program before has left open for this one. Each may be taken once.
@@ -139,6 +160,15 @@ pub fn take(descriptor: RawFd) -> io::Result<OwnedFd> {
     fcntl_getfd(unsafe { borrowed(descriptor)? })?;
     // SAFETY: It is open, nobody else in this program knows of it, and the caller takes it once.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// A copy of such a descriptor, which stays where it is.
+///
+/// # Errors
+/// There is no such descriptor, or no room for another.
+pub fn copy(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: As in `set_inherited`.
+    Ok(fcntl_dupfd_cloexec(unsafe { borrowed(descriptor)? }, 3)?)
 }
 
 /// # Safety
@@ -162,15 +192,6 @@ pub fn hold_signals(is_held: bool) {
             libc::sigaddset(&raw mut set, *signal);
         });
         libc::pthread_sigmask(how, &raw const set, ptr::null_mut());
-/// A copy of such a descriptor, which stays where it is.
-///
-/// # Errors
-/// There is no such descriptor, or no room for another.
-pub fn copy(descriptor: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: As in `set_inherited`.
-    Ok(fcntl_dupfd_cloexec(unsafe { borrowed(descriptor)? }, 3)?)
-}
-
     }
 }
 

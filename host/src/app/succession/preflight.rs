@@ -3,8 +3,8 @@
 
 use std::{
     fs::File,
-    io::Read as _,
-    os::fd::{AsFd as _, OwnedFd, RawFd},
+    io::Read,
+    os::fd::{AsFd, OwnedFd, RawFd},
     path::Path,
     process::{Command, ExitCode, Stdio},
     rc::Rc,
@@ -49,11 +49,14 @@ pub(super) fn ask(
     let mut command = Command::new(program);
     let left = memory.try_clone().map_err(|error| error.to_string())?;
     command.arg(WORD).stdin(left).stdout(Stdio::piped()).stderr(Stdio::piped());
-    exec::pass(&mut command, libraries);
+    exec::pass(&mut command, program, &[WORD], libraries).map_err(|error| error.to_string())?;
     let mut child = command.spawn().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => "it is not there".to_owned(),
         std::io::ErrorKind::PermissionDenied => {
             format!("it cannot be executed: {error}; is it a program, with mode 0755?")
+        }
+        _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
+            format!("it cannot be executed: {error}; is it a whole program, for this processor?")
         }
         _ => format!("it cannot be executed: {error}"),
     })?;
@@ -68,14 +71,8 @@ pub(super) fn ask(
         std::thread::sleep(LOOK_EVERY);
     }
     let status = child.wait().map_err(|error| error.to_string())?;
-    let (mut answer, mut said) = (String::new(), Vec::new());
-    if let Some(stderr) = child.stderr {
-        // What cannot be read is not shown.
-        let _ = stderr.take(SAID_BYTES_MAX).read_to_end(&mut said);
-    }
-    if let Some(stdout) = child.stdout {
-        let _ = stdout.take(SAID_BYTES_MAX).read_to_string(&mut answer);
-    }
+    let (answer, said) = (child.stdout.map(last_words), child.stderr.map(last_words));
+    let (answer, said) = (answer.unwrap_or_default(), said.unwrap_or_default());
     if !status.success() {
         let said = String::from_utf8_lossy(&said);
         let said = said.trim().trim_start_matches("medusa: ");
@@ -84,7 +81,7 @@ pub(super) fn ask(
             said => said.to_owned(),
         });
     }
-    let answer: Answer = serde_json::from_str(&answer)
+    let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|_| "it is no medusa, or one that is too old to follow another".to_owned())?;
     if answer.format != FORMAT {
         return Err(format!(
@@ -93,6 +90,16 @@ pub(super) fn ask(
         ));
     }
     Ok(answer)
+}
+
+/// What a program that has ended has said. Nobody is waited for: it may have left a child behind that has the pipe too.
+fn last_words(pipe: impl AsFd + Read) -> Vec<u8> {
+    let mut said = Vec::new();
+    if rustix::io::ioctl_fionbio(&pipe, true).is_ok() {
+        // What cannot be read is not shown.
+        let _ = pipe.take(SAID_BYTES_MAX).read_to_end(&mut said);
+    }
+    said
 }
 
 /// Answers, in the child. What was left is its standard input.
