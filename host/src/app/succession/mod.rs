@@ -270,6 +270,8 @@ impl Host {
         let around = self.succession.around().map_err(Stays::Here)?;
         let pools = [&*self.registry.pool, &*self.registry.host_pool];
         loop {
+            // It may have been told to end meanwhile, which the other program would know nothing of.
+            self.check_running().map_err(|refusal| Stays::Here(refusal.0))?;
             let left = self.write_down(&frozen.instances, asker, frozen.since_ns);
             let left = left.map_err(Stays::Here)?;
             let forked = standby::stand_by(&around.log, pools, left.takeover());
