@@ -15,7 +15,7 @@ fn the_pause_by_the_number_of_idle_connections() {
         let mut monitor = Monitor::of(&server);
         let mut clients: Vec<_> =
             (0..count).map(|_| Client::connect(server.address("web"))).collect();
-        let mut ask = |clients: &mut Vec<Client>| {
+        let ask = |clients: &mut Vec<Client>| {
             for client in clients {
                 let response = client.get("/small");
                 assert!(response.body == files.small && response.header("connection").is_none());

@@ -10,6 +10,7 @@ mod lines;
 mod listeners;
 mod next;
 mod sessions;
+mod signals;
 mod ticks;
 
 use std::time::Duration;
