@@ -278,7 +278,7 @@ impl Inheritance {
     /// # Errors
     /// One of them is not open.
     pub(super) fn set_inherited(&self, memory: &OwnedFd, goes_over: bool) -> io::Result<()> {
-        let all = self.descriptors().into_iter().chain([memory.as_raw_fd()]);
-        all.map(|descriptor| exec::set_inherited(descriptor, goes_over)).collect()
+        let mut all = self.descriptors().into_iter().chain([memory.as_raw_fd()]);
+        all.try_for_each(|descriptor| exec::set_inherited(descriptor, goes_over))
     }
 }

@@ -105,7 +105,7 @@ fn last_words(pipe: impl AsFd + Read) -> Vec<u8> {
 /// Answers, in the child. What was left is its standard input.
 #[must_use]
 pub fn answer() -> ExitCode {
-    let tried = read_input().and_then(|left| attempt(left));
+    let tried = read_input().and_then(attempt);
     match tried {
         Ok(()) => {
             let version = env!("CARGO_PKG_VERSION").to_owned();

@@ -87,7 +87,6 @@ pub(super) fn tell_serving(tell: OwnedFd) -> io::Result<()> {
 ///
 /// # Errors
 /// The system has no room for another process.
-#[allow(unsafe_code)]
 pub(super) fn stand_by(
     log: &Log,
     pools: [&Pool; 2],
@@ -100,9 +99,9 @@ pub(super) fn stand_by(
         return Ok(None);
     };
     let parent = rustix::process::getpid();
-    // SAFETY: The threads are the pools', the log's and the watchdog's: they wait, and what they share with this one is held here.
+    // The threads are the pools', the log's and the watchdog's: they wait, and what they share with this one is held here.
     // Plugins' threads were seen not to be there, and those of their jobs are the pool's.
-    match unsafe { exec::fork() }? {
+    match exec::fork()? {
         Side::Parent(process) => Ok(Some(Forked::Parent(Standby { process, tell }))),
         Side::Child => {
             drop(tell);
