@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
-    os::fd::RawFd,
     path::PathBuf,
     ptr,
     rc::Rc,
@@ -19,9 +18,9 @@ use crate::{
     monitor::{
         command::Role,
         control::{
-            ApplyOutcome, ApplyPlan, ConnectionStatus, Control, HostStatus, InstanceStatus, Later,
-            ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal, RoutePlace,
-            RouteStatus, UnloadOutcome, UpgradeOutcome,
+            ApplyOutcome, ApplyPlan, Asker, ConnectionStatus, Control, HostStatus, InstanceStatus,
+            Later, ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal,
+            RoutePlace, RouteStatus, UnloadOutcome, UpgradeOutcome,
         },
     },
     net::connections,
@@ -564,7 +563,7 @@ impl Control for Host {
         Box::pin(self.upgrade_instance(name, library))
     }
 
-    fn upgrade_host(&self, binary: Option<PathBuf>, asker: Option<RawFd>) -> Later<'_, Refusal> {
+    fn upgrade_host(&self, binary: Option<PathBuf>, asker: Option<Asker>) -> Later<'_, Refusal> {
         Box::pin(self.replace_itself(binary, asker))
     }
 

@@ -17,7 +17,7 @@ use crate::{
     },
     config::{Config, LogFormat},
     log::{self, Log},
-    monitor::{Monitor, control::Control, protocol, socket::MonitorSocket},
+    monitor::{Monitor, control::Control, socket::MonitorSocket},
     net::Address,
     plugin::{interpose, pool::Pool, quarantine, registry::Registry},
     sys::{exec, process},
@@ -158,12 +158,11 @@ async fn serve_on_loop(
 /// Goes on where another image of the host left off, and tells whoever has asked for that.
 async fn go_on(host: &Host, monitor: &Monitor, mut left: Left) -> Result<(), String> {
     let restoration = host.restore(&mut left).await?;
-    let (asker, is_back) = (left.inheritance.take_asker(), left.back.is_some());
+    let asker = left.inheritance.take_asker();
     let outcome = host.arrived(left);
     restoration.begin().await;
-    if let Some(asker) = asker {
-        let exit = if is_back { protocol::FAILED } else { protocol::DONE };
-        monitor.inherit(asker, &outcome, exit);
+    if let Some((session, asker)) = asker {
+        monitor.inherit(session, asker, &outcome);
     }
     Ok(())
 }

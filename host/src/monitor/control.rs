@@ -4,7 +4,7 @@
 
 use std::{fmt, future::Future, os::fd::RawFd, path::PathBuf, pin::Pin, rc::Rc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Config, Diagnostics, Instance},
@@ -18,6 +18,41 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// Why something was not done: a lower-case sentence that says what was tried, with what, and what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal(pub String);
+
+/// What a host upgrade came to, told by the program that serves after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostUpgradeOutcome {
+    /// `upgraded`, or `kept` if the new program failed.
+    pub result: String,
+    /// The version that served before.
+    pub from: String,
+    /// The version that serves now.
+    pub to: String,
+    /// Why the old program is back.
+    pub reason: Option<String>,
+    /// How long nothing was served, in microseconds.
+    pub pause_us: u64,
+}
+
+impl fmt::Display for HostUpgradeOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HostUpgradeOutcome { from, to, reason, pause_us, .. } = self;
+        match reason {
+            None => write!(f, "upgraded from {from} to {to}")?,
+            Some(reason) => write!(f, "the host goes on as it was: {reason}")?,
+        }
+        write!(f, "; nothing was served for {pause_us} µs")
+    }
+}
+
+/// The session of the monitor that has asked for another program of the host, and that this one answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asker {
+    /// Its descriptor.
+    pub descriptor: RawFd,
+    /// Whether the answer is for programs.
+    pub json: bool,
+}
 
 /// The running host, as its operator sees and changes it.
 ///
@@ -58,7 +93,7 @@ pub trait Control {
     ) -> Later<'_, Result<UpgradeOutcome, Refusal>>;
     /// Has the process go on as another program: `binary`, or what is now at the path that it was started from. `asker` is the session
     /// that asked, which the other one tells how it went. Answers only if the host goes on as it is, and why.
-    fn upgrade_host(&self, binary: Option<PathBuf>, asker: Option<RawFd>) -> Later<'_, Refusal>;
+    fn upgrade_host(&self, binary: Option<PathBuf>, asker: Option<Asker>) -> Later<'_, Refusal>;
     /// Cuts a connection.
     fn kill(&self, id: u64) -> Result<ConnectionStatus, Refusal>;
     /// Moves a route among those that it can stand beside, and keeps that over a restart.

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    os::fd::RawFd,
     path::PathBuf,
     rc::Rc,
 };
@@ -22,9 +21,9 @@ use crate::{
         Monitor,
         command::Role,
         control::{
-            ApplyOutcome, ApplyPlan, ConnectionStatus, Control, HostStatus, InstanceStatus, Later,
-            ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal, RoutePlace,
-            RouteStatus, UnloadOutcome, UpgradeOutcome,
+            ApplyOutcome, ApplyPlan, Asker, ConnectionStatus, Control, HostStatus, InstanceStatus,
+            Later, ListenerStatus, MetricStatus, Pace, PluginCall, PluginCommand, Refusal,
+            RoutePlace, RouteStatus, UnloadOutcome, UpgradeOutcome,
         },
         protocol::{self, Reply},
         socket::MonitorSocket,
@@ -295,7 +294,7 @@ impl Control for Fake {
         Box::pin(async move { Ok(UpgradeOutcome { name, result, ..Default::default() }) })
     }
 
-    fn upgrade_host(&self, binary: Option<PathBuf>, _asker: Option<RawFd>) -> Later<'_, Refusal> {
+    fn upgrade_host(&self, binary: Option<PathBuf>, _asker: Option<Asker>) -> Later<'_, Refusal> {
         self.note(format!("upgrade-host {binary:?}"));
         Box::pin(async { Refusal("the host goes on as it is: it is a fake".to_owned()) })
     }

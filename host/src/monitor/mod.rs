@@ -42,7 +42,11 @@ use crate::{
     config::Limits,
     log::Log,
     monitor::{
-        audit::Peer, control::Control, protocol::Reply, session::Session, socket::MonitorSocket,
+        audit::Peer,
+        control::{Asker, Control, HostUpgradeOutcome},
+        protocol::Reply,
+        session::Session,
+        socket::MonitorSocket,
     },
 };
 
@@ -124,9 +128,14 @@ impl Monitor {
     }
 
     /// Goes on with a session of another image of the host: its command is answered so, and it may ask on.
-    pub fn inherit(&self, session: OwnedFd, text: &str, exit: u8) {
-        let reply = if exit == protocol::DONE { Reply::Out } else { Reply::Err };
-        let lines = [reply(format!("{text}\n")).line(), Reply::Exit(exit).line()].concat();
+    pub fn inherit(&self, session: OwnedFd, asker: Asker, outcome: &HostUpgradeOutcome) {
+        let exit = if outcome.reason.is_none() { protocol::DONE } else { protocol::FAILED };
+        let said = match serde_json::to_string(outcome) {
+            Ok(json) if asker.json => Reply::Out(format!("{json}\n")),
+            _ if exit == protocol::DONE => Reply::Out(format!("{outcome}\n")),
+            _ => Reply::Err(format!("{outcome}\n")),
+        };
+        let lines = [said.line(), Reply::Exit(exit).line()].concat();
         let mut stream = std::os::unix::net::UnixStream::from(session);
         let told = stream.set_nonblocking(true).and_then(|()| {
             // A client that does not read has room for two lines, or is gone.

@@ -18,6 +18,7 @@ use serde_bytes::ByteBuf;
 
 use crate::{
     config::{Config, Diagnostics, Instance, Source},
+    monitor::control::Asker,
     plugin::{inherit::Legacy, instance::Counts, registry::Clock, session::SessionRecord},
     sys::{exec, memfd},
 };
@@ -55,7 +56,7 @@ pub struct Inheritance {
     /// Sockets of the service manager's own, by its names.
     pub passed: Vec<(String, RawFd)>,
     /// The session that asked for it.
-    pub(super) asker: Option<RawFd>,
+    pub(super) asker: Option<Asker>,
     pub(super) instances: Vec<InstanceRecord>,
     /// Those that are configured and did not run, and why.
     pub(super) failed: Vec<(String, String)>,
@@ -258,7 +259,7 @@ impl Inheritance {
     /// Every descriptor that goes over.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = vec![self.program, self.monitor];
-        all.extend(self.asker.iter().chain(&self.standby));
+        all.extend(self.asker.map(|asker| asker.descriptor).iter().chain(&self.standby));
         all.extend(self.passed.iter().map(|(_, descriptor)| *descriptor));
         for instance in &self.instances {
             all.push(instance.library);
@@ -269,8 +270,9 @@ impl Inheritance {
     }
 
     /// Takes the session that asked, to be told.
-    pub fn take_asker(&mut self) -> Option<OwnedFd> {
-        self.asker.take().and_then(|descriptor| exec::take(descriptor).ok())
+    pub fn take_asker(&mut self) -> Option<(OwnedFd, Asker)> {
+        let asker = self.asker.take()?;
+        Some((exec::take(asker.descriptor).ok()?, asker))
     }
 
     /// Has every descriptor go over, with the memory file itself; or none.

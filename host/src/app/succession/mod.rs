@@ -33,7 +33,7 @@ use self::{
 use crate::{
     app::{host::Host, watchdog::Watchdog},
     log::Log,
-    monitor::control::Refusal,
+    monitor::control::{Asker, HostUpgradeOutcome, Refusal},
     plugin::{
         generation::{Generation, Phase},
         inherit,
@@ -173,7 +173,7 @@ impl Succession {
 impl Host {
     /// Has the process go on as another program: `binary`, or what is at the path that this one was started from. `asker` is a session
     /// of the monitor, which the other one goes on with. Returns only if the host goes on as it is.
-    pub async fn replace_itself(&self, binary: Option<PathBuf>, asker: Option<RawFd>) -> Refusal {
+    pub async fn replace_itself(&self, binary: Option<PathBuf>, asker: Option<Asker>) -> Refusal {
         match self.try_to_replace_itself(binary, asker).await {
             Err(Stays::Here(reason)) => {
                 tracing::error!("the host was not upgraded: {reason}");
@@ -191,7 +191,7 @@ impl Host {
     async fn try_to_replace_itself(
         &self,
         binary: Option<PathBuf>,
-        asker: Option<RawFd>,
+        asker: Option<Asker>,
     ) -> Result<Infallible, Stays> {
         let busy = || {
             Stays::Here(
@@ -265,7 +265,7 @@ impl Host {
         &self,
         binary: &Path,
         frozen: &Frozen,
-        asker: Option<RawFd>,
+        asker: Option<Asker>,
     ) -> Result<Infallible, Stays> {
         let around = self.succession.around().map_err(Stays::Here)?;
         let pools = [&*self.registry.pool, &*self.registry.host_pool];
@@ -301,7 +301,7 @@ impl Host {
     fn write_down(
         &self,
         instances: &[Rc<Instance>],
-        asker: Option<RawFd>,
+        asker: Option<Asker>,
         frozen_ns: u64,
     ) -> Result<Inheritance, String> {
         let around = self.succession.around()?;
@@ -372,7 +372,7 @@ impl Host {
     }
 
     /// This image serves from now on; there is no way back any more. Answers what there is to tell whoever asked.
-    pub fn arrived(&self, left: Left) -> String {
+    pub fn arrived(&self, left: Left) -> HostUpgradeOutcome {
         exec::unguard();
         exec::hold_signals(false);
         let Left { inheritance, back, memory, descriptors, libraries } = left;
@@ -395,19 +395,13 @@ impl Host {
         }
         self.succession.upgrades.set(inheritance.upgrades + u64::from(back.is_none()));
         let pause_us = clock::monotonic_ns().saturating_sub(inheritance.frozen_ns) / 1000;
-        let (from, to) = (inheritance.version, env!("CARGO_PKG_VERSION"));
-        match back {
-            None => {
-                tracing::info!(from, to, pause_us, "the host was upgraded");
-                format!("upgraded from {from} to {to}; nothing was served for {pause_us} µs")
-            }
-            Some(reason) => {
-                tracing::error!(pause_us, "the host is back as it was: {reason}");
-                format!(
-                    "the host goes on as it was: {reason}; nothing was served for {pause_us} µs"
-                )
-            }
+        let (from, to) = (inheritance.version, env!("CARGO_PKG_VERSION").to_owned());
+        match &back {
+            None => tracing::info!(from, to, pause_us, "the host was upgraded"),
+            Some(reason) => tracing::error!(pause_us, "the host is back as it was: {reason}"),
         }
+        let result = if back.is_none() { "upgraded" } else { "kept" };
+        HostUpgradeOutcome { result: result.to_owned(), from, to, reason: back, pause_us }
     }
 
     /// Has a child be waited for when it ends.

@@ -5,7 +5,7 @@ use crate::{
     monitor::{
         command::{Arguments, Call, Failure},
         commands::look,
-        control::{InstanceStatus, Pace, UnloadOutcome, UpgradeOutcome},
+        control::{Asker, InstanceStatus, Pace, UnloadOutcome, UpgradeOutcome},
     },
 };
 
@@ -78,8 +78,9 @@ pub(super) async fn upgrade_host(mut call: Call) -> Result<(), Failure> {
         Some(folder) => folder.join(file).components().collect(),
         None => file.into(),
     });
-    let session = call.session.take();
-    Err(call.control.upgrade_host(binary, session).await.into())
+    let json = call.json;
+    let asker = call.session.take().map(|descriptor| Asker { descriptor, json });
+    Err(call.control.upgrade_host(binary, asker).await.into())
 }
 
 /// A refused unload, for programs.
