@@ -37,7 +37,7 @@ pub(crate) struct Plugin {
     pub(crate) on_hand_over: RefCell<Vec<OnHandOver>>,
     pub(crate) is_handed_over: Cell<bool>,
     pub(crate) on_freeze: RefCell<Vec<OnFreeze>>,
-    /// The host is about to replace its own binary, or has, and does not serve yet.
+    /// It does not serve yet, or the host is about to replace its own binary.
     pub(crate) is_frozen: Cell<bool>,
     pub(crate) on_post: RefCell<Vec<OnPost>>,
     pub(crate) on_stop: RefCell<Vec<Box<dyn FnOnce()>>>,

@@ -181,8 +181,8 @@ impl Registrar {
     }
 
     /// Calls `job` every `period`, for the first time after one. A call that takes longer than that delays the next. An
-    /// error is logged, and the calls go on; a panic ends them. While the host replaces its own binary there are none: what they would
-    /// change might have been written down already.
+    /// error is logged, and the calls go on; a panic ends them. There are none before the plugin serves, and while
+    /// the host replaces its own binary: what they would change might still be to come, or have been written down already.
     pub fn every<F>(&mut self, period: Duration, job: F)
     where
         F: AsyncFn() -> Result<()> + 'static,
@@ -288,8 +288,8 @@ impl Registrar {
     }
 
     /// Called with `true` before the host replaces its own binary: sessions that have parked then go over, so a server that keeps
-    /// connections in long turns brings those to a park now. In the next binary it is called with `true` before the start. Called with
-    /// `false` when that serves, or the host goes on after all.
+    /// connections in long turns brings those to a park now; called with `false` if the host goes on after all. As long as a generation
+    /// does not serve it is called with `true` too, before its start, and with `false` when it serves.
     pub fn on_freeze(&mut self, told: impl Fn(bool) + 'static) {
         self.plugin.on_freeze.borrow_mut().push(Rc::new(told));
     }

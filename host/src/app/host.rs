@@ -432,6 +432,8 @@ impl Control for Host {
             pid: std::process::id(),
             state: self.state.get().as_str().to_owned(),
             uptime_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            upgrades: self.succession.upgrades(),
+            children: self.succession.children().len() as u64,
             config: self.registry.config().source.file().display().to_string(),
             instances: all.len() as u64,
             connections: self.registry.connections.count() as u64,

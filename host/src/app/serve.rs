@@ -112,10 +112,6 @@ async fn serve_on_loop(
         monitor: monitor.descriptor(),
         close_monitor: monitor.closer(),
         supervisor: record,
-        tell_supervisor: {
-            let supervisor = supervisor.clone();
-            Rc::new(move |process| supervisor.is_another(process))
-        },
     });
     tokio::task::spawn_local(reload_at_signal(host.clone(), log, supervisor.clone())?);
     tokio::task::spawn_local(upgrade_at_signal(host.clone())?);

@@ -165,11 +165,6 @@ impl Supervisor {
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\n{status}"));
     }
 
-    /// The server is another process from now on.
-    pub fn is_another(&self, process: u32) {
-        self.tell(&format!("MAINPID={process}"));
-    }
-
     /// The host drains, and ends.
     pub fn stopping(&self, why: &str) {
         self.tell(&format!("STOPPING=1\n{}", status_line(why)));

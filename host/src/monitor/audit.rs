@@ -8,6 +8,7 @@ use crate::{
     config::{show, words},
     log::AUDIT,
     monitor::protocol,
+    sys::exec,
 };
 
 /// Who asks.
@@ -45,6 +46,10 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        if exec::is_left_behind() {
+            // Its end is in another process, and told there.
+            return;
+        }
         let Entry { exit, peer: Peer { uid, gid, pid }, .. } = *self;
         let (pid, command) = (pid.unwrap_or(0), redacted(&self.words));
         let duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);

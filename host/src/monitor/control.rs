@@ -169,6 +169,10 @@ pub struct HostStatus {
     /// `running` or `draining`.
     pub state: String,
     pub uptime_ms: u64,
+    /// How often it has gone on as another program since then.
+    pub upgrades: u64,
+    /// Children that bring to an end what could not go over to it.
+    pub children: u64,
     /// The configuration file.
     pub config: String,
     pub instances: u64,

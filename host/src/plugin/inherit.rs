@@ -84,12 +84,7 @@ pub async fn restore(
 ) -> Result<Restored, Refused> {
     let name = spec.name.clone();
     let cannot = |reason: String| Refused(format!("cannot go on with `{name}`: {reason}"));
-    let instance = enter(registry, spec, &legacy.counts);
-    let original = Original::inherited(legacy.path.clone(), legacy.library);
-    let generation =
-        lifecycle::prepare_staged(&instance, &legacy.path, move || original.into_staged()).await?;
-    // What it does of itself waits until it serves: this may yet come to nothing, and its state is still to come.
-    generation.freeze(true);
+    let generation = prepare(registry, spec, &legacy).await?;
     lifecycle::begin(&generation, &legacy.path).await?;
     if !generation.manifest.exclusive.is_empty() {
         bounded(&generation, "acquire", generation.acquire()).await.map_err(cannot)?;
@@ -105,7 +100,7 @@ pub async fn restore(
     })?;
     lifecycle::activate(&generation, None).map_err(cannot)?;
     // Last, so that nothing that fails closes them: who goes on then finds them where they were.
-    let listeners = listeners(&instance, &legacy.listeners)?;
+    let listeners = listeners(&generation.instance, &legacy.listeners)?;
     Ok(Restored { generation, listeners, sessions, gone, quarantined: legacy.quarantined })
 }
 
@@ -121,21 +116,25 @@ pub async fn rehearse(
 ) -> Result<(), Refused> {
     let name = spec.name.clone();
     let cannot = |reason: String| Refused(format!("cannot go on with `{name}`: {reason}"));
-    let instance = enter(registry, spec, &legacy.counts);
-    let original = Original::inherited(legacy.path.clone(), legacy.library);
-    let generation =
-        lifecycle::prepare_staged(&instance, &legacy.path, move || original.into_staged()).await?;
+    let generation = prepare(registry, spec, &legacy).await?;
     if let Some(state) = &legacy.state {
         generation.import_state(legacy.version, state).map_err(cannot)?;
     }
     Ok(())
 }
 
-fn enter(registry: &Rc<Registry>, spec: config::Instance, counts: &Counts) -> Rc<Instance> {
+/// Makes a generation of the bytes that were left, which is prepared.
+async fn prepare(
+    registry: &Rc<Registry>,
+    spec: config::Instance,
+    legacy: &Legacy,
+) -> Result<Rc<Generation>, Refused> {
     let instance = Instance::new(registry, Rc::new(spec));
-    instance.set_counts(counts);
+    instance.set_counts(&legacy.counts);
     registry.insert(instance.clone());
-    instance
+    let library = legacy.library.try_clone().map_err(|error| Refused(error.to_string()))?;
+    let original = Original::inherited(legacy.path.clone(), library);
+    lifecycle::prepare_staged(&instance, &legacy.path, move || original.into_staged()).await
 }
 
 /// Takes the sockets of an instance. An address that had none, which an earlier configuration may have left so, is bound.

@@ -108,6 +108,7 @@ pub async fn enter(generation: &Rc<Generation>) -> Result<(), Refused> {
         discard(generation).await;
         return Err(Refused(format!("cannot load `{}`: {reason}", generation.name())));
     }
+    generation.freeze(false);
     Ok(())
 }
 
@@ -187,11 +188,13 @@ pub async fn prepare(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generati
     prepare_staged(instance, path, move || Library::stage(&file)).await
 }
 
-/// Starts a generation that is prepared.
+/// Starts a generation that is prepared. What it does of itself, its periodic jobs, waits until it is [`Generation::freeze`]d no more:
+/// when it serves, for its state is still to come, and this may yet come to nothing.
 ///
 /// # Errors
 /// As [`start`].
 pub async fn begin(generation: &Rc<Generation>, path: &Path) -> Result<(), Refused> {
+    generation.freeze(true);
     if let Err(reason) = bounded(generation, "start", generation.start()).await {
         discard(generation).await;
         return Err(cannot_load(&generation.instance, path, &reason));

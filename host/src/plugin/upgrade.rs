@@ -257,6 +257,7 @@ fn switch(
     lifecycle::activate(new, Some(old))?;
     old.phase.set(Phase::Draining);
     old.handed_over();
+    new.freeze(false);
     let handed_over = hand_over.commit();
     let left = match way {
         Way::Back => hand_over::left(old, new),

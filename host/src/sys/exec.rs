@@ -279,12 +279,11 @@ pub enum Side {
     Child,
 }
 
-/// Makes another process of this one.
+/// Makes another process of this one. What another thread holds is held for ever in the child: the caller sees to it that there is
+/// nothing such that the child uses.
 ///
 /// # Errors
 /// The system has no room for another process.
-///
-/// What another thread holds is held for ever in the child: the caller sees to it that there is nothing such that the child uses.
 pub fn fork() -> io::Result<Side> {
     // SAFETY: The child has a copy of all memory, and the C library's own locks are in order in it. A lock that another thread held is a
     // wait without end, not unsoundness.

@@ -85,6 +85,7 @@ pub struct Hooks {
     /// deadline.
     pub health: unsafe extern "C" fn(out: *mut Task) -> Code,
     /// Called with 1 before the host replaces its own binary: what goes over is what is parked then, so bring sessions in a turn to a park
-    /// soon. Called with 0 if that is not done after all.
+    /// soon. Called with 0 if that is not done after all. Called with 1 before `start` too, and with 0 when the generation serves: what it
+    /// does of itself is to wait until then.
     pub freeze: unsafe extern "C" fn(is_frozen: u32) -> Code,
 }

@@ -60,6 +60,8 @@ pub(crate) struct Server {
     draining_since: Cell<Option<Instant>>,
     /// Another generation has taken over, and connections go to it.
     is_moving: Cell<bool>,
+    /// The host is about to replace itself.
+    is_frozen: Cell<bool>,
     /// Those who are to be woken when the draining begins; a free place is `None`.
     places: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -116,6 +118,7 @@ impl Server {
             cache: RefCell::new(Cache::new(settings.cache_bytes_max.as_usize())),
             draining_since: Cell::new(None),
             is_moving: Cell::new(false),
+            is_frozen: Cell::new(false),
             places: RefCell::default(),
             free: RefCell::default(),
         }))
@@ -170,13 +173,13 @@ impl Server {
 
     /// Has each connection park as soon as nothing is in flight on it, for the host is about to replace itself; or go on as ever.
     pub(crate) fn freeze(&self, is_frozen: bool) {
-        self.is_moving.set(is_frozen);
+        self.is_frozen.set(is_frozen);
         self.stir();
     }
 
-    /// Whether connections go to another generation as soon as they can.
+    /// Whether connections go to another generation, or another program of the host, as soon as they can.
     pub(crate) fn is_moving(&self) -> bool {
-        self.is_moving.get()
+        self.is_moving.get() || self.is_frozen.get()
     }
 
     /// Has every connection look what has changed.

@@ -23,7 +23,11 @@ fn a_session_hears_the_outcome_and_goes_on_asking() {
         let text = said.succeeded();
         let pause = text.split(' ').rev().nth(1).and_then(|it| it.parse::<u64>().ok());
         assert!(text.starts_with("upgraded from ") && pause.is_some(), "{number}: {text}");
-        assert_eq!(monitor.json(["status"])["pid"], server.process().pid());
+        let status = monitor.json(["status"]);
+        assert_eq!(
+            (&status["pid"], &status["upgrades"]),
+            (&server.process().pid().into(), &number.into())
+        );
         monitor.ask(["unload", "nobody"]).refused("nobody");
         let said = monitor.ask(["upgrade-host", "--binary", "/nowhere"]);
         said.refused("it is not there");

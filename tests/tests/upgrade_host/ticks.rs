@@ -72,9 +72,7 @@ fn nor_over_programs_that_fail() {
     ticks_on(&server);
 }
 
-/// Jobs of `every` run from the start on, when the generation before has its own turn still.
 #[test]
-#[ignore = "known: jobs of a new generation run before it has the kept state, while the old one's run too"]
 fn nor_over_reloads_where_it_starts_slowly() {
     let server = Server::start(&ticking("start = \"50 ms\"\n"));
     for _ in 0..5 {

@@ -275,10 +275,10 @@ impl Inheritance {
         Some((exec::take(asker.descriptor).ok()?, asker))
     }
 
-    /// Has every descriptor go over, with the memory file itself; or none.
+    /// Says whether the descriptors go over, with the memory file itself.
     ///
     /// # Errors
-    /// One of them is not open.
+    /// One of them is not open; those before it are as was asked.
     pub(super) fn set_inherited(&self, memory: &OwnedFd, goes_over: bool) -> io::Result<()> {
         let mut all = self.descriptors().into_iter().chain([memory.as_raw_fd()]);
         all.try_for_each(|descriptor| exec::set_inherited(descriptor, goes_over))

@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     app::{host::Host, watchdog::Watchdog},
-    log::Log,
+    log::{AUDIT, Log},
     monitor::control::{Asker, HostUpgradeOutcome, Refusal},
     plugin::{
         generation::{Generation, Phase},
@@ -50,8 +50,7 @@ const VARIABLE: &str = "MEDUSA_INHERITANCE";
 /// Says to the old image, when it is back, why it is.
 const BACK: &str = "MEDUSA_ROLLED_BACK";
 
-/// Sessions that do not park, and nothing else that keeps the host, are waited for no longer once they were looked at so often without
-/// another having parked. Between two looks the loop has a turn; a time would say nothing of a process that got no processor meanwhile.
+/// Sessions in a turn are waited for no longer once they were looked at so often without another having parked. Between two looks the loop has a turn; a time would say nothing of a process that got no processor meanwhile.
 const LOOKS_MAX: u32 = 10;
 /// How often they are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -79,8 +78,6 @@ pub struct Surroundings {
     pub close_monitor: Rc<dyn Fn()>,
     /// What the service manager has told.
     pub supervisor: SupervisorRecord,
-    /// Says that another process is the server now.
-    pub tell_supervisor: Rc<dyn Fn(u32)>,
 }
 
 /// What another image has left, and why the old one is back, if this is the old one.
@@ -397,8 +394,10 @@ impl Host {
         let pause_us = clock::monotonic_ns().saturating_sub(inheritance.frozen_ns) / 1000;
         let (from, to) = (inheritance.version, env!("CARGO_PKG_VERSION").to_owned());
         match &back {
-            None => tracing::info!(from, to, pause_us, "the host was upgraded"),
-            Some(reason) => tracing::error!(pause_us, "the host is back as it was: {reason}"),
+            None => tracing::info!(target: AUDIT, from, to, pause_us, "the host was upgraded"),
+            Some(reason) => {
+                tracing::error!(target: AUDIT, pause_us, "the host is back as it was: {reason}")
+            }
         }
         let result = if back.is_none() { "upgraded" } else { "kept" };
         HostUpgradeOutcome { result: result.to_owned(), from, to, reason: back, pause_us }
@@ -458,12 +457,9 @@ impl Host {
     /// In the standby, when the process before has died: this one goes on as the server. Answers why.
     fn succeed_itself(&self) -> String {
         self.begin_watching();
-        let process = std::process::id();
-        if let Some(around) = self.succession.surroundings.get() {
-            (around.tell_supervisor)(process);
-        }
         format!(
-            "the new program ended, or stood still, before it served; process {process}, a copy of what was before, goes on"
+            "the new program ended, or stood still, before it served; process {}, a copy of what was before, goes on",
+            std::process::id()
         )
     }
 
@@ -552,14 +548,17 @@ fn execute(binary: &Path, mut left: Inheritance, standby: standby::Standby) -> S
         let memory = left.write()?;
         let variable = OsString::from(memory.as_raw_fd().to_string());
         let image = exec::Image::new(binary, &[(VARIABLE, Some(variable)), (BACK, None)])?;
-        left.set_inherited(&memory, true)?;
-        exec::hold_signals(true);
-        exec::set_alarm(left.takeover());
-        let error = image.execute();
-        exec::set_alarm(Duration::ZERO);
-        exec::hold_signals(false);
+        let pass = left.set_inherited(&memory, true);
+        let error = pass.map(|()| {
+            exec::hold_signals(true);
+            exec::set_alarm(left.takeover());
+            let error = image.execute();
+            exec::set_alarm(Duration::ZERO);
+            exec::hold_signals(false);
+            error
+        });
         left.set_inherited(&memory, false)?;
-        Ok(error)
+        error
     };
     let error = { tried }().unwrap_or_else(|error| error);
     standby.dismiss();

@@ -18,7 +18,7 @@ use rustix::{
 use crate::{
     app::watchdog,
     log::Log,
-    plugin::pool::Pool,
+    plugin::pool::{AtRest, Pool},
     sys::exec::{self, Side},
 };
 
@@ -106,10 +106,17 @@ pub(super) fn stand_by(
         Side::Child => {
             drop(tell);
             let fate = wait(&heard, parent, limit + GRACE);
-            for pool in pools {
-                pool.revive()?;
+            let revived = log
+                .revive(log_at_rest)
+                .and_then(|()| pools.into_iter().try_for_each(AtRest::revive));
+            match (revived, fate) {
+                // What could not go over is cut, rather than that two processes take themselves for the server.
+                (Err(_), Fate::Drain) => exec::end_at_once(1),
+                (Err(error), Fate::Serve) => tracing::error!(
+                    "this process goes on as the server without all of its threads: {error}"
+                ),
+                (Ok(()), _) => {}
             }
-            log.revive(log_at_rest)?;
             Ok(Some(Forked::Standby(fate)))
         }
     }

@@ -91,6 +91,15 @@ pub(super) fn elapsed(ms: u64) -> String {
     }
 }
 
+fn upgrades(host: &HostStatus) -> String {
+    let draining = match host.children {
+        0 => String::new(),
+        1 => "; 1 child process still drains".to_owned(),
+        count => format!("; {count} child processes still drain"),
+    };
+    format!("{}{draining}", host.upgrades)
+}
+
 fn host_text(host: &HostStatus) -> String {
     let lines = [
         (
@@ -103,6 +112,7 @@ fn host_text(host: &HostStatus) -> String {
                 elapsed(host.uptime_ms)
             ),
         ),
+        ("upgrades", upgrades(host)),
         ("configuration", host.config.clone()),
         ("instances", host.instances.to_string()),
         (
