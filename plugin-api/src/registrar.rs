@@ -82,8 +82,9 @@ impl Registrar {
         sessions
     }
 
-    /// As [`session`](Registrar::session), and each park gives the host a record of the state, so that the session can outlive a
-    /// crash. No host keeps the records yet: with this one, such a session lives as long as another, and costs a little more.
+    /// As [`session`](Registrar::session), and each park gives the host a record of the state, with which the session outlives a crash in
+    /// another plugin or in the host: its next turn has [`Wake::Resumed`], with that state. One that was in a turn then is lost, and so is
+    /// one whose record, as CBOR, is longer than `durable_bytes_max` (1 KiB) of the host's limits.
     pub fn durable_session<S, F, R>(&mut self, turn: F) -> Sessions<S>
     where
         S: Serialize + DeserializeOwned + Default + 'static,

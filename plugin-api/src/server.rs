@@ -49,7 +49,7 @@ use crate::{
     host::{bytes_of, host},
     http::{Body, fields},
     registrar::Registrar,
-    session::{self, Wake},
+    session::{self, Keeps, Wake},
     source, waker,
 };
 
@@ -65,7 +65,18 @@ where
     S: Serialize + DeserializeOwned + Default + 'static,
     F: AsyncFn(Connection, S, Wake) -> Result<Rest<S>> + 'static,
 {
-    registrar.record(move || session::add_owning_session(turn));
+    registrar.record(move || session::add_owning_session(turn, Keeps::Nothing));
+}
+
+/// As [`sessions`], for a server to which a session that [parks](Rest::Park) is as good as one with `S::default()`: it outlives a crash of
+/// the host, goes on with that, and has its next turn with [`Wake::Resumed`]. One that [resumes](Rest::Resume) has something to lose, and is
+/// lost.
+pub fn renewable_sessions<S, F>(registrar: &mut Registrar, turn: F)
+where
+    S: Serialize + DeserializeOwned + Default + 'static,
+    F: AsyncFn(Connection, S, Wake) -> Result<Rest<S>> + 'static,
+{
+    registrar.record(move || session::add_owning_session(turn, Keeps::NoState));
 }
 
 /// The head of a request, borrowed until the exchange has started. `F` iterates over the fields, names in lower case.

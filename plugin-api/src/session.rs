@@ -9,8 +9,8 @@ use medusa_abi::{
     code::{self, Code},
     data::{ByteSink, Handle, Slice, Table},
     net::{
-        PARK_RESUME, ParkSpec, Session, SessionHooks, WAKE_DEADLINE, WAKE_DRAIN, WAKE_HANGUP,
-        WAKE_POSTED, WAKE_READABLE, WAKE_RESUMED,
+        PARK_AS_NEW, PARK_RESUME, ParkSpec, Session, SessionHooks, WAKE_DEADLINE, WAKE_DRAIN,
+        WAKE_HANGUP, WAKE_POSTED, WAKE_READABLE, WAKE_RESUMED,
     },
     task::Task,
 };
@@ -151,6 +151,17 @@ fn park<S>(
     Ok(())
 }
 
+/// What outlives a crash of a session that rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Nothing.
+    Nothing,
+    /// Its connection, for there is no state that matters.
+    NoState,
+    /// The record of its state.
+    Record,
+}
+
 /// How a session has its turns.
 pub(crate) trait Turns<S>: 'static {
     async fn take(&self, conn: Connection, state: S, wake: Wake) -> Result<Rest<S>>;
@@ -195,7 +206,8 @@ where
     F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
     R: IntoFlow<S> + 'static,
 {
-    add(Lent(turn, PhantomData), durable, sessions, None)
+    let keeps = if durable { Keeps::Record } else { Keeps::Nothing };
+    add(Lent(turn, PhantomData), keeps, sessions, None)
 }
 
 /// As [`add_session`], with a version of records, and what reads those of others.
@@ -209,21 +221,21 @@ where
     F: AsyncFn(&mut Connection, S, Wake) -> R + 'static,
     R: IntoFlow<S> + 'static,
 {
-    add(Lent(turn, PhantomData), false, sessions, Some(migrate))
+    add(Lent(turn, PhantomData), Keeps::Nothing, sessions, Some(migrate))
 }
 
 /// Registers sessions whose turns own their connections.
-pub(crate) fn add_owning_session<S, F>(turn: F) -> Result<Registration>
+pub(crate) fn add_owning_session<S, F>(turn: F, keeps: Keeps) -> Result<Registration>
 where
     S: Serialize + DeserializeOwned + Default + 'static,
     F: AsyncFn(Connection, S, Wake) -> Result<Rest<S>> + 'static,
 {
-    add(Owning(turn), false, Sessions::new(), None)
+    add(Owning(turn), keeps, Sessions::new(), None)
 }
 
 fn add<S, T>(
     turns: T,
-    durable: bool,
+    keeps: Keeps,
     sessions: Sessions<S>,
     migrate: Option<(u32, Migrate<S>)>,
 ) -> Result<Registration>
@@ -231,7 +243,7 @@ where
     S: Serialize + DeserializeOwned + Default + 'static,
     T: Turns<S>,
 {
-    let sessions = Turning::<S, T> { turns, durable, migrate, parked: sessions.0 };
+    let sessions = Turning::<S, T> { turns, keeps, migrate, parked: sessions.0 };
     let data = Rc::into_raw(Rc::new(sessions));
     let hooks = Table::new(&Turning::<S, T>::HOOKS);
     let session = Session { data: data.cast_mut().cast(), hooks };
@@ -249,7 +261,7 @@ where
 /// The sessions of a plugin as the host calls them.
 struct Turning<S, T> {
     turns: T,
-    durable: bool,
+    keeps: Keeps,
     /// The version that records are written in, and what reads others.
     migrate: Option<(u32, Migrate<S>)>,
     parked: Rc<Parked<S>>,
@@ -286,7 +298,10 @@ where
         deadline: Option<Instant>,
         flags: u32,
     ) -> Result<()> {
-        let record = if self.durable { Some(to_cbor(&state)?) } else { None };
+        let record = if self.keeps == Keeps::Record { Some(to_cbor(&state)?) } else { None };
+        // One that takes something along to be served is not.
+        let is_as_new = self.keeps == Keeps::NoState && flags & PARK_RESUME == 0;
+        let flags = if is_as_new { flags | PARK_AS_NEW } else { flags };
         park(&self.parked, conn, state, deadline, record.as_deref(), flags)
     }
 

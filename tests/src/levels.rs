@@ -51,7 +51,10 @@ pub fn images(process: Process) -> BTreeSet<Image> {
         mapping.path.starts_with("/memfd:")
             || (mapping.path.contains("/#") && mapping.path.ends_with(" (deleted)"))
     };
-    process.mappings().iter().filter(is_image).map(|it| (it.device, it.inode)).collect()
+    // The host's own memory files have no code in them.
+    let mappings = process.mappings();
+    let code = mappings.iter().filter(|mapping| mapping.permissions.contains('x'));
+    code.filter(is_image).map(|it| (it.device, it.inode)).collect()
 }
 
 /// Those of `images` of which anything is still mapped, under whatever name.

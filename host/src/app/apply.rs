@@ -26,8 +26,11 @@ impl Host {
     pub async fn load_configured(&self) {
         let _changing = self.changing.lock().await;
         let config = self.registry.config();
-        let is_left =
-            |spec: &&Instance| spec.enabled && self.registry.instance(&spec.name).is_none();
+        // After a crash in its code one may have failed before it was loaded.
+        let is_left = |spec: &&Instance| {
+            let is_there = self.registry.instance(&spec.name).is_some();
+            spec.enabled && !is_there && !self.has_failed(&spec.name)
+        };
         for spec in config.instances.iter().filter(is_left) {
             if let Err(failed) = self.start(spec).await {
                 tracing::error!("{failed}");

@@ -11,7 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app::{
         check, passwd, serve,
-        succession::{self, Left, preflight},
+        succession::{
+            self, Left,
+            aftermath::{self, Aftermath},
+            preflight,
+        },
     },
     config::{Config, Diagnostics},
     monitor::{
@@ -111,9 +115,13 @@ pub fn run() -> ExitCode {
         Ok(left) => left,
         Err(sentence) => return fail(&sentence),
     };
+    let after = match aftermath::left() {
+        Ok(after) => after,
+        Err(sentence) => return fail(&sentence),
+    };
     match Cli::parse().command {
-        Command::Serve { file } => match config(&file, left.as_ref()) {
-            Ok(config) => serve::run(config, left),
+        Command::Serve { file } => match config(&file, left.as_ref(), after.as_ref()) {
+            Ok(config) => serve::run(config, left, after),
             Err(problems) => {
                 exec::go_back();
                 show(&problems)
@@ -141,9 +149,14 @@ pub fn run() -> ExitCode {
 }
 
 /// The configuration to serve by: that in force, where another image of the host served before.
-fn config(file: &ConfigFile, left: Option<&Left>) -> Result<Config, Diagnostics> {
-    match left {
-        Some(left) => left.inheritance.config(),
+fn config(
+    file: &ConfigFile,
+    left: Option<&Left>,
+    after: Option<&Aftermath>,
+) -> Result<Config, Diagnostics> {
+    let inheritance = left.map(|left| &left.inheritance);
+    match inheritance.or_else(|| after.map(Aftermath::inheritance)) {
+        Some(inheritance) => inheritance.config(),
         None => Config::load(&file.config),
     }
 }

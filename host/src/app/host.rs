@@ -37,6 +37,7 @@ use crate::{
         upgrade,
     },
     status::InstanceFigures,
+    sys::crash,
 };
 
 /// The host.
@@ -132,7 +133,13 @@ impl Host {
     pub fn set_state(&self, state: State) {
         if self.state.get() != State::Draining {
             self.state.set(state);
+            self.registry.changed.notify_one();
         }
+    }
+
+    /// Whether the instances of the configuration are still being loaded.
+    pub(super) fn is_starting(&self) -> bool {
+        self.state.get() == State::Starting
     }
 
     /// Refuses what would be left behind by a host that is about to stop.
@@ -446,6 +453,7 @@ impl Control for Host {
                 .sum(),
             panics: all.iter().map(|instance| instance.panics()).sum(),
             stalls: self.registry.stalls.load(std::sync::atomic::Ordering::Relaxed),
+            crashes: crash::crashes(),
             heap_bytes: sum(|status| status.heap_bytes),
             pinned: instances.iter().filter(|status| status.state == "pinned").count() as u64,
             jobs_running: pool.busy as u64,

@@ -7,6 +7,7 @@ mod plan;
 pub mod routes;
 
 mod apply;
+mod crash_report;
 mod status;
 
 pub mod serve;

@@ -11,7 +11,7 @@ use crate::{
     app::{
         host::{Host, State},
         status,
-        succession::{Left, Surroundings},
+        succession::{Inheritance, Left, Surroundings, aftermath::Aftermath},
         supervisor::{Given, Supervisor},
         watchdog::Watchdog,
     },
@@ -20,14 +20,14 @@ use crate::{
     monitor::{Monitor, control::Control, socket::MonitorSocket},
     net::Address,
     plugin::{interpose, pool::Pool, quarantine, registry::Registry},
-    sys::{exec, process},
+    sys::{crash, exec, process},
 };
 
 /// Serves until a signal or the monitor ends it.
 ///
-/// `left` is what another image of the host has left, if this one follows it.
-pub fn run(config: Config, left: Option<Left>) -> ExitCode {
-    let outcome = serve(config, left);
+/// `left` is what another image of the host has left, if this one follows it; `after` is what there is after a crash.
+pub fn run(config: Config, left: Option<Left>, after: Option<Aftermath>) -> ExitCode {
+    let outcome = serve(config, left, after);
     // As long as there is a way back to another image, it is gone.
     exec::go_back();
     match outcome {
@@ -39,10 +39,10 @@ pub fn run(config: Config, left: Option<Left>) -> ExitCode {
     }
 }
 
-fn serve(config: Config, left: Option<Left>) -> Result<(), String> {
+fn serve(config: Config, left: Option<Left>, after: Option<Aftermath>) -> Result<(), String> {
     // First, as there must be no threads yet.
-    let given = match &left {
-        Some(left) => Given::inherited(left.inheritance.supervisor.clone()),
+    let given = match inheritance(left.as_ref(), after.as_ref()) {
+        Some(inheritance) => Given::inherited(inheritance.supervisor.clone()),
         None => Given::take(),
     };
     let log = Log::start(log_options(&config)).map_err(|error| error.to_string())?;
@@ -62,7 +62,22 @@ fn serve(config: Config, left: Option<Left>) -> Result<(), String> {
         .enable_all()
         .build_local(runtime::LocalOptions::default());
     let runtime = runtime.map_err(|error| format!("cannot start the event loop: {error}"))?;
-    runtime.block_on(serve_on_loop(config, log, pools, &watchdog, given, left))
+    let before = Before { left, after };
+    runtime.block_on(serve_on_loop(config, log, pools, &watchdog, given, before))
+}
+
+/// What this image goes on with, if it does not begin.
+fn inheritance<'a>(
+    left: Option<&'a Left>,
+    after: Option<&'a Aftermath>,
+) -> Option<&'a Inheritance> {
+    left.map(|left| &left.inheritance).or_else(|| after.map(Aftermath::inheritance))
+}
+
+/// What was there before this image.
+struct Before {
+    left: Option<Left>,
+    after: Option<Aftermath>,
 }
 
 /// The host's threads beside the loop's.
@@ -77,11 +92,12 @@ async fn serve_on_loop(
     pools: Pools,
     watchdog: &Watchdog,
     given: Given,
-    left: Option<Left>,
+    Before { left, after }: Before,
 ) -> Result<(), String> {
     let config = Rc::new(config);
+    let before = inheritance(left.as_ref(), after.as_ref());
     let (jobs, own) = (Rc::new(pools.jobs), Rc::new(pools.host));
-    let clock = left.as_ref().map(|left| left.inheritance.clock());
+    let clock = before.map(Inheritance::clock);
     let (registry, posts) = Registry::new(config.clone(), jobs, own, watchdog.stalls(), clock);
     let connections = registry.connections.open();
     connections.map_err(|error| format!("cannot watch connections: {error}"))?;
@@ -98,9 +114,9 @@ async fn serve_on_loop(
     status::offer(&host);
     // Before the socket is there, so that whoever sees it can already send a signal.
     let signals = end_signal()?;
-    let socket = match (&left, monitor_socket) {
-        (Some(left), _) => {
-            let socket = exec::take(left.inheritance.monitor).map_err(|error| error.to_string())?;
+    let socket = match (before, monitor_socket) {
+        (Some(before), _) => {
+            let socket = exec::take(before.monitor).map_err(|error| error.to_string())?;
             MonitorSocket::inherit(socket, &config.monitor_socket)?
         }
         (None, Some(passed)) => MonitorSocket::adopt(&config.monitor_socket, passed)?,
@@ -115,7 +131,7 @@ async fn serve_on_loop(
     });
     tokio::task::spawn_local(reload_at_signal(host.clone(), log, supervisor.clone())?);
     tokio::task::spawn_local(upgrade_at_signal(host.clone())?);
-    let goes_on = left.is_some();
+    let goes_on = left.is_some() || after.as_ref().is_some_and(|after| !after.is_starting());
     if let Some(left) = left
         && let Err(reason) = go_on(&host, &monitor, left).await
     {
@@ -123,6 +139,16 @@ async fn serve_on_loop(
         std::mem::forget(monitor);
         return Err(reason);
     }
+    match after {
+        Some(after) => go_on_after_crash(&host, after).await,
+        None if !goes_on => host.begin_keeping(),
+        None => {}
+    }
+    host.keep_picture_now();
+    let keeping = {
+        let host = host.clone();
+        tokio::task::spawn_local(async move { host.keep_pictures().await })
+    };
     let loading = {
         let (host, config, supervisor) = (host.clone(), config.clone(), supervisor.clone());
         async move {
@@ -141,6 +167,9 @@ async fn serve_on_loop(
         };
         tracing::info!("{why}: draining");
         supervisor.stopping(&format!("{why}: draining"));
+        // What is about to end does not begin anew.
+        keeping.abort();
+        crash::disarm();
         host.set_state(State::Draining);
         host.registry.sockets.stop();
         loading.abort();
@@ -156,11 +185,22 @@ async fn go_on(host: &Host, monitor: &Monitor, mut left: Left) -> Result<(), Str
     let restoration = host.restore(&mut left).await?;
     let asker = left.inheritance.take_asker();
     let outcome = host.arrived(left);
+    // Before sessions come to rest again.
+    host.begin_keeping();
     restoration.begin().await;
     if let Some((session, asker)) = asker {
         monitor.inherit(session, asker, &outcome);
     }
     Ok(())
+}
+
+/// Goes on with what can be, after a crash.
+async fn go_on_after_crash(host: &Host, mut after: Aftermath) {
+    let restored = host.restore_after(&mut after).await;
+    for one in restored {
+        one.begin().await;
+    }
+    host.recovered(after);
 }
 
 /// All that is configured was loaded, or has failed: says what serves.

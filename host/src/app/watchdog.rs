@@ -12,10 +12,21 @@ use std::{
 
 use medusa_abi::data::InstanceId;
 
-use crate::plugin::{frame, off_loop::OffLoop};
+use crate::{
+    plugin::{frame, off_loop::OffLoop},
+    sys::crash,
+};
 
 /// How often the loop is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// After so many milliseconds in one call the process goes on without the plugin; 0 for never.
+static STALL_MS_MAX: AtomicU64 = AtomicU64::new(0);
+
+/// Has the process go on, as after a crash, without a plugin one of whose calls keeps the loop for so long; never, if that is zero.
+pub fn set_stall_max(max: Duration) {
+    STALL_MS_MAX.store(u64::try_from(max.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
 
 /// Held while a watchdog looks.
 static LOOKING: Mutex<()> = Mutex::new(());
@@ -91,6 +102,8 @@ struct Look {
     entry: u64,
     since: Option<Instant>,
     said: Option<String>,
+    /// How often the call has been seen.
+    seen: u32,
 }
 
 impl Look {
@@ -104,6 +117,7 @@ impl Look {
                 tracing::warn!(instance = name, took_ms, "the plugin has let the loop go again");
             }
             (self.instance, self.entry) = (instance, entry);
+            self.seen = 0;
             self.since = (instance != 0).then(Instant::now);
             return None;
         }
@@ -111,6 +125,8 @@ impl Look {
             self.since = Some(Instant::now());
             return None;
         };
+        self.seen = self.seen.saturating_add(1);
+        self.act(instance, since.elapsed());
         if self.said.is_some() {
             return None;
         }
@@ -128,5 +144,17 @@ impl Look {
         );
         self.said = Some(plugin.name.clone());
         Some(plugin)
+    }
+
+    /// Has the process go on without the plugin, if the call takes too long to wait any more.
+    fn act(&self, instance: InstanceId, stands_still: Duration) {
+        let max_ms = STALL_MS_MAX.load(Ordering::Relaxed);
+        let max = Duration::from_millis(max_ms);
+        // A process that was stopped, or had no processor, was not kept by a plugin.
+        let was_watched = LOOK_EVERY.saturating_mul(self.seen.saturating_mul(4)) >= max;
+        if max_ms == 0 || stands_still < max || !was_watched {
+            return;
+        }
+        crash::stalls(instance, u32::try_from(stands_still.as_millis()).unwrap_or(u32::MAX));
     }
 }

@@ -148,6 +148,14 @@ limits! {
     health_ms_max: Instance = 5_000, 1 => 3_600_000;
     /// How long one poll of a plugin may take before the log names the plugin.
     stall_ms: Instance = 100, 1 => 3_600_000;
+    /// How long one call into a plugin may keep the loop before the process goes on without that plugin, as after a crash. With 0 it never
+    /// does.
+    stall_ms_max: Host = 10_000, 0 => 3_600_000;
+    /// How often the state that plugins keep is put aside for the time after a crash; what changed since is lost then. With 0 none is.
+    state_every_ms: Host = 5_000, 0 => 3_600_000;
+    /// Bytes of one durable session's record; a session with a longer one does not outlive a crash. A change has its effect at the next
+    /// start.
+    durable_bytes_max: Host = KIB, 64 => 64 * KIB;
     /// How long a plugin may take to prepare (to look at its configuration, without side effects); else it is refused.
     prepare_ms_max: Instance = 5_000, 1 => 600_000;
     /// How long a plugin may take to start; after it the load or upgrade is given up.

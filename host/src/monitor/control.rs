@@ -183,6 +183,8 @@ pub struct HostStatus {
     pub panics: u64,
     /// Polls that took longer than `stall_ms`.
     pub stalls: u64,
+    /// How often the process has crashed and gone on.
+    pub crashes: u64,
     /// What plugins have allocated; what C code in them allocates is not in it.
     pub heap_bytes: u64,
     /// Libraries that are mapped though their instance is gone.

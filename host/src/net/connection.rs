@@ -122,6 +122,7 @@ impl Connection {
 
     /// It is not parked any more: somebody else has something for it.
     pub fn unpark(&self) {
+        self.entry.rise();
         self.lot().unpark(self.entry.space.get());
     }
 

@@ -14,6 +14,7 @@ use slab::Slab;
 use crate::{
     config::Limits,
     net::{address::Address, closing::Closing, entry::Entry, hangup::Hangups, lot::Lot},
+    sys::crash,
 };
 
 /// All connections. A clone is the same table.
@@ -169,6 +170,12 @@ impl Connections {
     /// Has the numbers go on after `id`: for a host that goes on where another one left off.
     pub fn set_id_last(&self, id: u64) {
         self.0.id_last.set(id.max(self.id_last()));
+    }
+
+    /// How long it has been since the ages began to count.
+    #[must_use]
+    pub fn age_ms(&self) -> u64 {
+        self.0.age_ms()
     }
 
     /// Has ages count from `begun`: for a host that goes on where another one left off.
@@ -429,6 +436,7 @@ impl Drop for Seat {
 impl Table {
     pub(super) fn next_id(&self) -> u64 {
         self.id_last.set(self.id_last.get() + 1);
+        crash::set_id_last(self.id_last.get());
         self.id_last.get()
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Entry {
     remote: Remote,
     local: OnceCell<Rc<Address>>,
     /// Since the table was made.
-    opened_ms: u64,
+    pub(super) opened_ms: u64,
     pub(super) bytes_in: Cell<u64>,
     pub(super) bytes_out: Cell<u64>,
     pub(super) owner: RefCell<Rc<Owner>>,
@@ -297,6 +297,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        self.rise();
         self.place.leave();
         self.settle_traffic();
         if self.space.get() != NO_SPACE {

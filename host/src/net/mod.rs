@@ -14,6 +14,7 @@ mod connect;
 mod entry;
 mod hangup;
 pub mod lot;
+mod parked;
 mod stream;
 pub mod succession;
 mod unread;

@@ -33,6 +33,27 @@ pub struct ConnectionRecord {
     unread: Vec<u8>,
 }
 
+impl ConnectionRecord {
+    /// Of one that rests, and of which no more is known.
+    pub(super) fn resting(
+        descriptor: RawFd,
+        id: u64,
+        listener: u32,
+        age_ms: u64,
+    ) -> ConnectionRecord {
+        ConnectionRecord {
+            descriptor,
+            id,
+            listener,
+            age_ms,
+            bytes_in: 0,
+            bytes_out: 0,
+            is_without_delay: true,
+            unread: Vec::new(),
+        }
+    }
+}
+
 impl Connection {
     /// Writes down what another image needs to go on with it. Nothing has changed for this one.
     #[must_use]

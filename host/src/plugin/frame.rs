@@ -179,6 +179,19 @@ pub fn began_ns(clock: Clock) -> u64 {
     BEGAN_NS.get()
 }
 
+/// Whose code the loop is in, 0 for nobody's. Any thread may ask, a handler of signals too.
+pub fn whose() -> InstanceId {
+    RUNNING.load(Ordering::Relaxed)
+}
+
+/// Has what `work` does count as code of `id`, which is no generation yet.
+pub fn blame<R>(id: InstanceId, work: impl FnOnce() -> R) -> R {
+    let before = RUNNING.swap(id, Ordering::Relaxed);
+    let answer = work();
+    RUNNING.store(before, Ordering::Relaxed);
+    answer
+}
+
 /// Whose code the loop is in (0: nobody's), and the number of the entry. Any thread may ask.
 pub fn running() -> (InstanceId, u64) {
     (RUNNING.load(Ordering::Relaxed), ENTRIES.load(Ordering::Relaxed))

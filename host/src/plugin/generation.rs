@@ -39,6 +39,7 @@ use crate::{
         waker::{Cells, ForeignWakers},
         work::PluginThread,
     },
+    sys::crash,
 };
 
 /// One image of a library at work for one instance.
@@ -101,6 +102,8 @@ pub struct Generation {
     root: *const Root,
     /// Set by `heap_release`: no code of the library may be called any more, whether it is mapped or not.
     is_emptied: Cell<bool>,
+    /// It was never prepared, and no code of it is to run.
+    is_dormant: Cell<bool>,
     /// Dropped last of all, by `take_library`.
     library: RefCell<Option<Library>>,
 }
@@ -147,6 +150,7 @@ impl Generation {
         let number = instance.next_generation();
         let registry = &instance.registry;
         let id = registry.next_id();
+        crash::set_name(id, &instance.name);
         let limits = instance.limits();
         let off_loop = OffLoop::new(id, &instance.name, &limits, registry.posts.clone());
         let owner = Rc::new(Owner {
@@ -189,8 +193,14 @@ impl Generation {
             said: RefCell::default(),
             root,
             is_emptied: Cell::new(false),
+            is_dormant: Cell::new(false),
             library: RefCell::new(Some(library)),
         })
+    }
+
+    /// No hook of it is called, now or ever: it is mapped, and that is all.
+    pub fn lie_dormant(&self) {
+        self.is_dormant.set(true);
     }
 
     /// One more is in flight, until [`Generation::leave_flight`]; [`InFlight`] does both.
@@ -439,6 +449,9 @@ impl Generation {
 /// The hooks of its life, in the order of DESIGN: each enters the plugin, and none panics.
 impl Generation {
     fn hook(self: &Rc<Self>, doing: &str, hook: impl FnOnce(&Hooks) -> Code) -> Result<(), String> {
+        if self.is_dormant.get() {
+            return Ok(());
+        }
         if !self.is_callable() {
             return Err(format!("the plugin is gone, so that it cannot be called for {doing}"));
         }
@@ -455,6 +468,9 @@ impl Generation {
         doing: &str,
         hook: fn(&Hooks) -> unsafe extern "C" fn(*mut Task) -> Code,
     ) -> Result<(), String> {
+        if self.is_dormant.get() {
+            return Ok(());
+        }
         let mut task = Task::NONE;
         // SAFETY: The hook writes a task into the place that it is given, which outlives the call.
         self.hook(doing, |hooks| unsafe { hook(hooks)(&mut task) })?;

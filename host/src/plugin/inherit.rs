@@ -9,6 +9,8 @@ use std::{
     rc::Rc,
 };
 
+use medusa_abi::data::Handle;
+
 use crate::{
     config,
     net::Connection,
@@ -21,7 +23,7 @@ use crate::{
         registry::Registry,
         session::{Inherited, SessionRecord, Sessions},
     },
-    sys::exec,
+    sys::{crash, exec},
 };
 
 /// What another image of the host has left of an instance.
@@ -42,6 +44,8 @@ pub struct Legacy {
     pub listeners: Vec<(String, RawFd)>,
     /// Its sessions.
     pub sessions: Vec<SessionRecord>,
+    /// It has to go on with what can be: a session that cannot is closed.
+    pub is_rest: bool,
 }
 
 /// An instance that could begin where another image of the host left off.
@@ -92,6 +96,19 @@ pub async fn restore(
     if let Some(state) = &legacy.state {
         generation.import_state(legacy.version, state).map_err(cannot)?;
     }
+    if legacy.is_rest {
+        // In this order, so that nothing fails with sockets that somebody has: whoever has called closes them.
+        lifecycle::activate(&generation, None).map_err(cannot)?;
+        let listeners = listeners(&generation.instance, &legacy.listeners, Back::Closed)?;
+        let sessions = what_can_be(&generation, legacy.version, legacy.sessions);
+        return Ok(Restored {
+            generation,
+            listeners,
+            sessions,
+            gone: Vec::new(),
+            quarantined: None,
+        });
+    }
     let mut gone = Vec::new();
     let sessions = sessions(&generation, legacy.version, legacy.sessions, &mut gone);
     let sessions = sessions.map_err(|reason| {
@@ -100,7 +117,7 @@ pub async fn restore(
     })?;
     lifecycle::activate(&generation, None).map_err(cannot)?;
     // Last, so that nothing that fails closes them: who goes on then finds them where they were.
-    let listeners = listeners(&generation.instance, &legacy.listeners)?;
+    let listeners = listeners(&generation.instance, &legacy.listeners, Back::Open)?;
     Ok(Restored { generation, listeners, sessions, gone, quarantined: legacy.quarantined })
 }
 
@@ -129,18 +146,44 @@ async fn prepare(
     spec: config::Instance,
     legacy: &Legacy,
 ) -> Result<Rc<Generation>, Refused> {
-    let instance = Instance::new(registry, Rc::new(spec));
-    instance.set_counts(&legacy.counts);
-    registry.insert(instance.clone());
+    let instance = enter(registry, spec, &legacy.counts);
     let library = legacy.library.try_clone().map_err(|error| Refused(error.to_string()))?;
     let original = Original::inherited(legacy.path.clone(), library);
     lifecycle::prepare_staged(&instance, &legacy.path, move || original.into_staged()).await
 }
 
+/// An instance that is in the registry, and has nothing yet but what was counted.
+pub(super) fn enter(
+    registry: &Rc<Registry>,
+    spec: config::Instance,
+    counts: &Counts,
+) -> Rc<Instance> {
+    let instance = Instance::new(registry, Rc::new(spec));
+    instance.set_counts(counts);
+    registry.insert(instance.clone());
+    instance
+}
+
+/// Whether another image may go back to what was left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Back {
+    /// It may: sockets stay open over another exec. `arrived` ends that.
+    Open,
+    /// It may not.
+    Closed,
+}
+
 /// Takes the sockets of an instance. An address that had none, which an earlier configuration may have left so, is bound.
-fn listeners(instance: &Instance, left: &[(String, RawFd)]) -> Result<Vec<Bind>, Refused> {
+///
+/// # Errors
+/// Why one cannot be. All that were left are open then, whoever has them.
+pub(super) fn listeners(
+    instance: &Instance,
+    left: &[(String, RawFd)],
+    back: Back,
+) -> Result<Vec<Bind>, Refused> {
     let mut listeners = Vec::new();
-    match take_listeners(instance, left, &mut listeners) {
+    match take_listeners(instance, left, back, &mut listeners) {
         Ok(()) => Ok(listeners),
         Err(refused) => {
             // They are needed on the way back, with the files of those that have one.
@@ -153,6 +196,7 @@ fn listeners(instance: &Instance, left: &[(String, RawFd)]) -> Result<Vec<Bind>,
 fn take_listeners(
     instance: &Instance,
     left: &[(String, RawFd)],
+    back: Back,
     listeners: &mut Vec<Bind>,
 ) -> Result<(), Refused> {
     let spec = instance.spec.borrow().clone();
@@ -173,8 +217,7 @@ fn take_listeners(
                 spec.name
             ))
         })?;
-        // As long as there is a way back, it has to stay open over it. `arrived` changes that.
-        let kept = exec::set_inherited(*descriptor, true);
+        let kept = exec::set_inherited(*descriptor, back == Back::Open);
         kept.map_err(|error| Refused(format!("cannot go on with `{}`: {error}", spec.name)))?;
         listeners.push((entry.address.clone(), Rc::new(listener)));
     }
@@ -188,39 +231,81 @@ fn sessions(
     records: Vec<SessionRecord>,
     gone: &mut Vec<OwnedFd>,
 ) -> Result<Vec<Inherited>, String> {
-    let service = generation.service.borrow().clone();
-    let Some((service, sessions)) = service.as_ref().and_then(|it| Some((it, it.sessions()?)))
-    else {
-        return no_sessions(records.len()).map(|()| Vec::new());
-    };
-    let instance = &generation.instance;
     let mut inherited = Vec::with_capacity(records.len());
-    for SessionRecord { connection: record, state, posts } in records {
-        let place = instance.registry.connections.place(&instance.quota);
-        let place = place.map_err(|full| full.to_string())?;
-        let socket = exec::take(record.descriptor).map_err(|error| error.to_string())?;
-        let owner = generation.owner().clone();
-        let connection = match Connection::inherit(&record, socket, owner, place) {
-            Ok(connection) => Rc::new(connection),
-            Err((socket, error)) => {
-                tracing::debug!(connection = record.id, "it is over: {error}");
-                gone.push(socket);
-                continue;
-            }
-        };
-        let handle = generation.handles.insert(connection.clone(), u64::MAX);
-        let handle = handle.map_err(|code| format!("it takes no connections: {code}"))?;
-        if let Some(state) = &state {
-            sessions.import(service, handle, version, state)?;
-        }
-        inherited.push(Inherited { handle, connection, posts, is_new: state.is_none() });
+    for record in records {
+        inherited.extend(session(generation, version, record, gone).map_err(|failed| failed.1)?);
     }
     Ok(inherited)
 }
 
-fn no_sessions(count: usize) -> Result<(), String> {
-    match count {
-        0 => Ok(()),
-        _ => Err(format!("it serves no sessions, and there are {count} to go on with")),
+/// As [`sessions`], without those that cannot be gone on with, which are closed.
+fn what_can_be(
+    generation: &Rc<Generation>,
+    version: u32,
+    records: Vec<SessionRecord>,
+) -> Vec<Inherited> {
+    let mut all = Vec::with_capacity(records.len());
+    for record in records {
+        let (id, descriptor) = (record.connection.id, record.connection.descriptor);
+        let mut gone = Vec::new();
+        match session(generation, version, record, &mut gone) {
+            Ok(Some(one)) => all.push(one),
+            Ok(None) => crash::rise(descriptor),
+            Err((there, reason)) => {
+                crash::rise(descriptor);
+                match there {
+                    Some(handle) => drop(generation.handles.remove(handle)),
+                    None => drop(exec::take(descriptor)),
+                }
+                tracing::warn!(
+                    instance = generation.name(),
+                    connection = id,
+                    "a session that was kept is closed: {reason}"
+                );
+            }
+        }
     }
+    all
+}
+
+/// Has a generation read the record of one session; none if its peer has gone. A failure says which handle has the socket; if none does,
+/// it is as it was.
+fn session(
+    generation: &Rc<Generation>,
+    version: u32,
+    record: SessionRecord,
+    gone: &mut Vec<OwnedFd>,
+) -> Result<Option<Inherited>, (Option<Handle>, String)> {
+    let SessionRecord { connection: record, state, posts, is_as_new } = record;
+    let service = generation.service.borrow().clone();
+    let Some((service, sessions)) = service.as_ref().and_then(|it| Some((it, it.sessions()?)))
+    else {
+        return Err((None, "it serves no sessions".to_owned()));
+    };
+    let instance = &generation.instance;
+    let place = instance.registry.connections.place(&instance.quota);
+    let place = place.map_err(|full| (None, full.to_string()))?;
+    let socket = exec::take(record.descriptor).map_err(|error| (None, error.to_string()))?;
+    let owner = generation.owner().clone();
+    let connection = match Connection::inherit(&record, socket, owner, place) {
+        Ok(connection) => Rc::new(connection),
+        Err((socket, error)) => {
+            tracing::debug!(connection = record.id, "it is over: {error}");
+            gone.push(socket);
+            return Ok(None);
+        }
+    };
+    let handle = match generation.handles.insert(connection.clone(), u64::MAX) {
+        Ok(handle) => handle,
+        Err(code) => {
+            // As it was, for whoever goes on with it, or closes it.
+            std::mem::forget(connection);
+            return Err((None, format!("it takes no connections: {code}")));
+        }
+    };
+    if let Some(state) = &state {
+        let imported = sessions.import(service, handle, version, state);
+        imported.map_err(|reason| (Some(handle), reason))?;
+    }
+    Ok(Some(Inherited { handle, connection, posts, is_new: state.is_none() && !is_as_new }))
 }

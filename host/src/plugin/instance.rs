@@ -146,6 +146,7 @@ impl Instance {
         // That was of the one before.
         self.set_probation(None);
         self.changed.notify_waiters();
+        self.registry.changed.notify_one();
     }
 
     /// The probation of its current generation.
@@ -290,6 +291,7 @@ impl Instance {
             }
         }
         *self.listeners.borrow_mut() = after;
+        self.registry.changed.notify_one();
         self.defer();
         close(before).await;
     }
@@ -298,6 +300,7 @@ impl Instance {
     pub async fn let_go(&self, listener: &Rc<Listener>) {
         let gone: Vec<_> =
             self.listeners.borrow_mut().extract_if(.., |bound| bound.is_of(listener)).collect();
+        self.registry.changed.notify_one();
         close(gone).await;
     }
 
@@ -334,6 +337,7 @@ impl Instance {
     /// Stops listening. When this returns, the addresses are free.
     pub async fn close_listeners(&self) {
         let listeners = self.listeners.take();
+        self.registry.changed.notify_one();
         close(listeners).await;
     }
 
@@ -395,6 +399,7 @@ impl Instance {
     /// Wakes those who wait for a service, which has come.
     pub fn stirred(&self) {
         self.changed.notify_waiters();
+        self.registry.changed.notify_one();
     }
 }
 

@@ -22,6 +22,7 @@ use medusa_abi::{
 use crate::{
     config,
     plugin::{
+        frame,
         generation::{Generation, Phase},
         instance::{Bind, Instance},
         library::{Library, LoadError, Original, Staged},
@@ -29,6 +30,7 @@ use crate::{
         restart,
         unload::{self, Unloaded},
     },
+    sys::crash,
 };
 
 /// The table of hooks at minor 0, the oldest that this host serves; it has grown since with every hook behind these. What
@@ -240,8 +242,44 @@ pub(super) async fn prepare_staged(
     let cannot = |reason: String| cannot_load(instance, path, &reason);
     let staged = stage(instance, staging).await.map_err(cannot)?;
     let config = configure(instance, &staged)?;
+    let generation = open_staged(instance, path, staged)?;
+    match ready(&generation, &config) {
+        Ok(()) => Ok(generation),
+        Err(reason) => {
+            discard(&generation).await;
+            Err(cannot(reason))
+        }
+    }
+}
+
+/// As [`prepare`], without preparing it: it is only mapped, and none of its hooks is ever called.
+///
+/// # Errors
+/// As [`start`].
+pub(super) async fn map_dormant(
+    instance: &Rc<Instance>,
+    path: &Path,
+    staging: impl FnOnce() -> Result<Staged, LoadError> + Send + 'static,
+) -> Result<Rc<Generation>, Refused> {
+    let staged = stage(instance, staging).await;
+    let staged = staged.map_err(|reason| cannot_load(instance, path, &reason))?;
+    let generation = open_staged(instance, path, staged)?;
+    generation.lie_dormant();
+    Ok(generation)
+}
+
+fn open_staged(
+    instance: &Rc<Instance>,
+    path: &Path,
+    staged: Staged,
+) -> Result<Rc<Generation>, Refused> {
+    let cannot = |reason: String| cannot_load(instance, path, &reason);
     let manifest = staged.inspection().manifest.clone();
-    let library = staged.open().map_err(|error| cannot(reason(&error)))?;
+    // Its constructors run, and it has no generation yet.
+    let opening = instance.registry.next_id();
+    crash::set_name(opening, &instance.name);
+    let library = frame::blame(opening, || staged.open());
+    let library = library.map_err(|error| cannot(reason(&error)))?;
     let root = match root(&library) {
         Ok(root) => root,
         Err(reason) => {
@@ -252,13 +290,7 @@ pub(super) async fn prepare_staged(
     };
     let generation = Generation::new(instance, library, root, manifest);
     instance.add_generation(generation.clone());
-    match ready(&generation, &config) {
-        Ok(()) => Ok(generation),
-        Err(reason) => {
-            discard(&generation).await;
-            Err(cannot(reason))
-        }
-    }
+    Ok(generation)
 }
 
 async fn stage(

@@ -6,6 +6,7 @@ mod callbacks;
 pub mod change;
 pub mod exchange;
 pub mod failure;
+pub mod fence;
 pub mod frame;
 pub mod future;
 pub mod generation;

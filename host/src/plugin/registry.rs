@@ -49,6 +49,8 @@ pub struct Registry {
     pub posts: UnboundedSender<Post>,
     /// A thread that a plugin had started by itself has ended.
     pub threads_ended: Notify,
+    /// What there is has changed: instances, what they listen on, the configuration.
+    pub changed: Notify,
     /// The host's own services, once whoever answers them is there.
     pub own_services: OnceCell<Vec<OwnService>>,
     config: RefCell<Rc<Config>>,
@@ -127,6 +129,7 @@ impl Registry {
             sockets: KeptSockets::default(),
             posts,
             threads_ended: Notify::new(),
+            changed: Notify::new(),
             own_services: OnceCell::new(),
             instances: RefCell::default(),
             last_id: Cell::new(0),
@@ -143,6 +146,7 @@ impl Registry {
     /// Another configuration is in force from now on.
     pub fn set_config(&self, config: Rc<Config>) {
         *self.config.borrow_mut() = config;
+        self.changed.notify_one();
     }
 
     /// Brings posts to their generations.
@@ -164,6 +168,11 @@ impl Registry {
         self.last_id.get()
     }
 
+    /// Has the numbers of generations go on after `id`: what this process was before knows others by lower ones.
+    pub fn set_last_id(&self, id: InstanceId) {
+        self.last_id.set(id.max(self.last_id.get()));
+    }
+
     /// The instance of that name.
     pub fn instance(&self, name: &str) -> Option<Rc<Instance>> {
         self.instances.borrow().get(name).cloned()
@@ -182,6 +191,7 @@ impl Registry {
     /// Forgets an instance that has no generation left.
     pub fn remove(&self, name: &str) {
         self.instances.borrow_mut().remove(name);
+        self.changed.notify_one();
     }
 
     /// The generation of that id, if it is still mapped.

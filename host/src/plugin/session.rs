@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)] // Calls the hooks of sessions.
 
+mod durable;
 mod moving;
 mod succession;
 mod way_back;
@@ -66,6 +67,8 @@ pub struct Sessions {
     settled: Notify,
     /// The host is about to replace itself: no turn begins, and none is followed by a rest.
     is_frozen: Cell<bool>,
+    /// The log was told that a record is too long.
+    is_too_long: Cell<bool>,
 }
 
 /// One session. There may be very many that rest.
@@ -153,6 +156,7 @@ impl Sessions {
             probation: RefCell::new(None),
             settled: Notify::new(),
             is_frozen: Cell::new(false),
+            is_too_long: Cell::new(false),
         }
     }
 
@@ -173,6 +177,7 @@ impl Sessions {
     ) {
         let session = Session::new(service, handle, connection);
         session.until_ns.set(until_ns(spec));
+        session.keep(self, spec);
         self.insert(session.clone());
         // Not at once: code of the plugin is on the stack.
         tokio::task::spawn_local(async move {
@@ -217,6 +222,7 @@ impl Sessions {
     pub fn park(&self, handle: Handle, spec: &ParkSpec) -> bool {
         let Some(session) = self.find(handle) else { return false };
         session.until_ns.set(until_ns(spec));
+        session.keep(self, spec);
         true
     }
 
@@ -576,6 +582,7 @@ impl Session {
             Ok(()) => {
                 self.is_resting.set(true);
                 self.connection.set_parked(true);
+                self.connection.rests();
                 // What came meanwhile.
                 self.stir();
             }

@@ -18,9 +18,12 @@ use medusa_abi::{
 };
 use tokio::{sync::oneshot, time::Sleep};
 
-use crate::plugin::{
-    generation::{Generation, InFlight},
-    owned::Owned,
+use crate::{
+    plugin::{
+        generation::{Generation, InFlight},
+        owned::Owned,
+    },
+    sys::crash,
 };
 
 /// A timer on the loop's clock.
@@ -95,11 +98,14 @@ impl Job {
         // SAFETY: Hooks are statics of the library, which is mapped.
         let hooks = unsafe { job.hooks.get() }.ok_or(code::INVALID)?;
         let carried = Carried::<JobHooks>(job.data, job.hooks);
+        let whose = generation.id;
         let run = move || {
             let carried = carried;
-            // SAFETY: The library stays mapped while the job is in flight, by `jobs_running`.
-            unsafe { carried.1.get() }
-                .map_or(code::INVALID, |hooks| unsafe { (hooks.run)(carried.0) })
+            crash::working_for(whose, || {
+                // SAFETY: The library stays mapped while the job is in flight, by `jobs_running`.
+                unsafe { carried.1.get() }
+                    .map_or(code::INVALID, |hooks| unsafe { (hooks.run)(carried.0) })
+            })
         };
         let this = Rc::new(Job {
             end: End::default(),
@@ -166,12 +172,15 @@ impl PluginThread {
         // SAFETY: Hooks are statics of the library, which is mapped.
         let hooks = unsafe { thread.hooks.get() }.ok_or(code::INVALID)?;
         let carried = Carried::<ThreadHooks>(thread.data, thread.hooks);
+        let whose = generation.id;
         let (ended, end) = oneshot::channel();
         let run = move || {
             let carried = carried;
-            // SAFETY: The library stays mapped while the thread runs, by `Generation::threads`.
-            let code = unsafe { carried.1.get() }
-                .map_or(code::INVALID, |hooks| unsafe { (hooks.run)(carried.0) });
+            let code = crash::working_for(whose, || {
+                // SAFETY: The library stays mapped while the thread runs, by `Generation::threads`.
+                unsafe { carried.1.get() }
+                    .map_or(code::INVALID, |hooks| unsafe { (hooks.run)(carried.0) })
+            });
             let _ = ended.send(code);
         };
         let handle =

@@ -7,6 +7,7 @@
 pub mod beneath;
 pub mod blocking;
 pub mod clock;
+pub mod crash;
 pub mod defer;
 pub mod exec;
 pub mod idle;

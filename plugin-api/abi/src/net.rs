@@ -76,7 +76,7 @@ pub struct ParkSpec {
     pub record: Slice,
     /// The version that the record is written in.
     pub record_version: u32,
-    /// [`PARK_RESUME`] or 0.
+    /// [`PARK_RESUME`], [`PARK_AS_NEW`], or 0.
     pub flags: u32,
     pub spare: [u64; 4],
 }
@@ -84,6 +84,9 @@ pub struct ParkSpec {
 /// [`ParkSpec::flags`]: the session does not rest, but has a turn with [`WAKE_RESUMED`] soon, in the newest generation: its state
 /// holds bytes that were read and not served, say.
 pub const PARK_RESUME: u32 = 1;
+/// [`ParkSpec::flags`]: while the session rests it is as good as one without a state. If the host crashes meanwhile, it goes on so, without
+/// a record: its first turn has [`WAKE_RESUMED`], and nothing was imported for it.
+pub const PARK_AS_NEW: u32 = 2;
 
 /// Asks for a listener or an outgoing connection.
 #[derive(StableAbi, Clone, Copy, Debug)]

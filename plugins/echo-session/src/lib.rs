@@ -1,5 +1,5 @@
 //! Echo (RFC 862) by sessions: sends every byte back, and while a connection says nothing, it rests in the host and costs
-//! neither a task nor a buffer. `echo` is the simpler way to write the same.
+//! neither a task nor a buffer. It outlives a crash of the host then. `echo` is the simpler way to write the same.
 use medusa_plugin_api::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ struct Session {
 }
 
 fn load(registrar: &mut Registrar) -> Result<()> {
-    registrar.session(turn);
+    registrar.durable_session(turn);
     Ok(())
 }
 

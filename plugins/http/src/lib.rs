@@ -36,7 +36,7 @@ mod watch;
 
 use std::time::Duration;
 
-use medusa_plugin_api::{Registrar, Result, export_plugin, server::sessions};
+use medusa_plugin_api::{Registrar, Result, export_plugin, server::renewable_sessions};
 
 use crate::{config::Settings, metrics::Metrics, server::Server};
 
@@ -63,7 +63,8 @@ fn load(registrar: &mut Registrar) -> Result<()> {
             draining.drain();
         }
     });
-    sessions(registrar, async move |conn, resting, wake| {
+    // Between two requests there is nothing to lose: those connections outlive a crash.
+    renewable_sessions(registrar, async move |conn, resting, wake| {
         connection::turn(conn, resting, wake, &server).await
     });
     Ok(())

@@ -54,7 +54,8 @@ fn a_signal_has_it_go_on_as_what_is_at_its_path_now() {
 
 #[test]
 fn descriptors_mappings_and_threads_are_those_of_the_start() {
-    let server = serve("");
+    // The pools get threads as there is work at the same time, so that each is to have one.
+    let server = serve("[host.limits]\npool_threads = 1\n");
     let mut held = Held::of(&server);
     again(&server);
     held.go_on(&server);

@@ -142,6 +142,7 @@ impl InstanceRecord {
             state: self.state.map(ByteBuf::into_vec),
             listeners: self.listeners,
             sessions: self.sessions,
+            is_rest: false,
         };
         Ok((spec, legacy))
     }

@@ -6,6 +6,7 @@
 //! program, which does the same. If it does not even get to that, the standby goes on. What cannot be written down, a request that is
 //! being answered for instance, the standby brings to an end.
 
+pub mod aftermath;
 mod inheritance;
 pub mod preflight;
 mod standby;

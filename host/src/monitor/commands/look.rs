@@ -124,6 +124,7 @@ fn host_text(host: &HostStatus) -> String {
         ("blocking jobs", format!("{} running, {} waiting", host.jobs_running, host.jobs_queued)),
         ("panics", host.panics.to_string()),
         ("stalls", host.stalls.to_string()),
+        ("crashes", host.crashes.to_string()),
         ("pinned libraries", host.pinned.to_string()),
     ];
     lines.iter().map(|(name, value)| format!("{name:16}  {}\n", table::clean(value))).collect()

@@ -22,6 +22,9 @@ pub struct SessionRecord {
     pub state: Option<ByteBuf>,
     /// What was posted to it.
     pub posts: Vec<ByteBuf>,
+    /// There is no state, and it has had turns all the same.
+    #[serde(default)]
+    pub is_as_new: bool,
 }
 
 /// A session of another image, whose state, if there is any, the plugin has imported under this handle.
@@ -79,7 +82,12 @@ impl Sessions {
             let queued = session.posts.take();
             posts.extend(queued.iter().flat_map(|queue| queue.iter().cloned().map(ByteBuf::from)));
             session.posts.set(queued);
-            records.push(SessionRecord { connection: session.connection.record(), state, posts });
+            records.push(SessionRecord {
+                connection: session.connection.record(),
+                state,
+                posts,
+                is_as_new: false,
+            });
         }
         Ok(records)
     }
