@@ -7,6 +7,8 @@
 //! being answered for instance, the standby brings to an end.
 
 pub mod aftermath;
+mod arrival;
+mod freeze;
 mod inheritance;
 pub mod preflight;
 mod standby;
@@ -15,10 +17,9 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     convert::Infallible,
     ffi::{OsStr, OsString},
-    fs::File,
     io,
     os::{
-        fd::{AsRawFd as _, OwnedFd, RawFd},
+        fd::{AsRawFd as _, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
@@ -26,35 +27,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::inheritance::{Inheritance, SupervisorRecord};
+pub use self::{
+    arrival::{Left, left},
+    inheritance::{Inheritance, SupervisorRecord},
+};
 use self::{
+    freeze::{Frozen, LOOK_EVERY, check_threads, jobs, release, retake},
     inheritance::{InstanceRecord, Parts},
     standby::{Fate, Forked},
 };
 use crate::{
     app::{host::Host, watchdog::Watchdog},
-    log::{AUDIT, Log},
-    monitor::control::{Asker, HostUpgradeOutcome, Refusal},
+    log::Log,
+    monitor::control::{Asker, Refusal},
     plugin::{
         generation::{Generation, Phase},
-        inherit,
         instance::Instance,
-        lifecycle::bounded,
         serve::Service,
         session::Sessions,
     },
-    sys::{clock, exec, inherit::forget_variables, reactor},
+    sys::{clock, exec, reactor},
 };
 
 /// Names the descriptor of the memory file to the next image.
 const VARIABLE: &str = "MEDUSA_INHERITANCE";
 /// Says to the old image, when it is back, why it is.
 const BACK: &str = "MEDUSA_ROLLED_BACK";
-
-/// Sessions in a turn are waited for no longer once they were looked at so often without another having parked. Between two looks the loop has a turn; a time would say nothing of a process that got no processor meanwhile.
-const LOOKS_MAX: u32 = 10;
-/// How often they are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// What the host needs to go on as another program.
 #[derive(Default)]
@@ -79,52 +77,6 @@ pub struct Surroundings {
     pub close_monitor: Rc<dyn Fn()>,
     /// What the service manager has told.
     pub supervisor: SupervisorRecord,
-}
-
-/// What another image has left, and why the old one is back, if this is the old one.
-pub struct Left {
-    /// What it has left.
-    pub inheritance: Inheritance,
-    /// The new one has failed, and how.
-    pub back: Option<String>,
-    memory: OwnedFd,
-    /// All that was open for this image alone.
-    descriptors: Vec<RawFd>,
-    /// Those of the libraries, of which instances have copies.
-    libraries: Vec<RawFd>,
-}
-
-/// What this image was left, if it follows another one. To be called first of all: from here on whatever ends this image brings the
-/// old one back.
-///
-/// # Errors
-/// What was left cannot be read. There is no way back then; the standby goes on.
-pub fn left() -> Result<Option<Left>, String> {
-    let Some(descriptor) = std::env::var(VARIABLE).ok().and_then(|it| it.parse::<RawFd>().ok())
-    else {
-        return Ok(None);
-    };
-    let cannot = |error: io::Error| format!("cannot read what the image before has left: {error}");
-    let memory = exec::take(descriptor).map_err(cannot)?;
-    let inheritance =
-        Inheritance::read(&File::from(memory.try_clone().map_err(cannot)?)).map_err(cannot)?;
-    let back = std::env::var(BACK).ok();
-    if back.is_none() {
-        let old = PathBuf::from(format!("/proc/self/fd/{}", inheritance.program));
-        let variables = [
-            (VARIABLE, Some(OsString::from(descriptor.to_string()))),
-            (
-                BACK,
-                Some("the new program did not come to serve; its last words are in the log".into()),
-            ),
-        ];
-        let image = exec::Image::new(&old, &variables).map_err(cannot)?;
-        exec::guard(image, inheritance.takeover());
-    }
-    // They are for this image alone.
-    forget_variables(&[VARIABLE, BACK]);
-    let (descriptors, libraries) = (inheritance.descriptors(), inheritance.libraries());
-    Ok(Some(Left { inheritance, back, memory, descriptors, libraries }))
 }
 
 /// Why the host has not gone on as another program.
@@ -243,22 +195,6 @@ impl Host {
         Ok(())
     }
 
-    /// Waits until no session is in a turn, or those that are seem to stay in it.
-    async fn settled(&self, instances: &[Rc<Instance>], until: Instant) {
-        let (mut least, mut looks) = (usize::MAX, 0);
-        loop {
-            let busy =
-                instances.iter().flat_map(|it| it.generations()).filter_map(|it| service(&it));
-            let busy = busy.filter_map(|it| it.sessions().map(Sessions::busy)).sum::<usize>();
-            looks = if busy < least { 0 } else { looks + 1 };
-            least = least.min(busy);
-            if busy == 0 || Instant::now() >= until || looks >= LOOKS_MAX {
-                return;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
     async fn go(
         &self,
         binary: &Path,
@@ -318,90 +254,6 @@ impl Host {
             instances.iter().map(|it| record(it, &config)).collect::<Result<_, _>>()?;
         left.failed = self.failed();
         Ok(left)
-    }
-
-    /// Goes on with what the image before has left: all of it, or nothing. Nobody is served before [`Restoration::begin`].
-    ///
-    /// # Errors
-    /// What cannot be restored, if there is no way back.
-    pub async fn restore(&self, left: &mut Left) -> Result<Restoration, String> {
-        let inheritance = &mut left.inheritance;
-        self.registry.connections.set_begun(self.registry.clock.start());
-        self.registry.connections.set_id_last(inheritance.connection_id_last);
-        for (name, descriptor) in &inheritance.passed {
-            match exec::take(*descriptor) {
-                Ok(socket) => self.registry.sockets.add(name.clone(), socket),
-                Err(error) => return Err(self.give_up(format!("the socket `{name}`: {error}"))),
-            }
-        }
-        let config = self.registry.config();
-        let mut restored = Vec::new();
-        for record in std::mem::take(&mut inheritance.instances) {
-            let one = match record.into_legacy(&config) {
-                Ok((spec, legacy)) => inherit::restore(&self.registry, spec, legacy).await,
-                Err(reason) => Err(crate::plugin::lifecycle::Refused(reason)),
-            };
-            match one {
-                Ok(one) => restored.push(one),
-                Err(refused) => {
-                    let reason = self.give_up(refused.0);
-                    // The sockets are the standby's as well, which takes them up.
-                    std::mem::forget(restored);
-                    return Err(reason);
-                }
-            }
-        }
-        for (name, reason) in std::mem::take(&mut inheritance.failed) {
-            if let Some(spec) = config.instance(&name) {
-                self.remember_failure(spec, &reason);
-            }
-        }
-        Ok(Restoration(restored))
-    }
-
-    /// What was left cannot be gone on with: goes back, if there is a way. Before anything is dropped, for the sockets are still needed.
-    fn give_up(&self, reason: String) -> String {
-        tracing::error!("cannot go on where the image before left off: {reason}");
-        if let Ok(around) = self.succession.around() {
-            drop(around.log.at_rest());
-        }
-        exec::go_back_for(BACK, &reason);
-        reason
-    }
-
-    /// This image serves from now on; there is no way back any more. Answers what there is to tell whoever asked.
-    pub fn arrived(&self, left: Left) -> HostUpgradeOutcome {
-        exec::unguard();
-        exec::hold_signals(false);
-        let Left { inheritance, back, memory, descriptors, libraries } = left;
-        // Nothing more of this goes over to a child.
-        for descriptor in descriptors {
-            // It may be over already.
-            let _ = exec::set_inherited(descriptor, false);
-        }
-        drop(memory);
-        drop(exec::take(inheritance.program));
-        libraries.into_iter().for_each(|library| drop(exec::take(library)));
-        let told = inheritance
-            .standby
-            .map(|descriptor| exec::take(descriptor).and_then(standby::tell_serving));
-        if let Some(Err(error)) = told {
-            tracing::error!("what was being served before the upgrade is cut: {error}");
-        }
-        for child in inheritance.children {
-            self.look_after(child);
-        }
-        self.succession.upgrades.set(inheritance.upgrades + u64::from(back.is_none()));
-        let pause_us = clock::monotonic_ns().saturating_sub(inheritance.frozen_ns) / 1000;
-        let (from, to) = (inheritance.version, env!("CARGO_PKG_VERSION").to_owned());
-        match &back {
-            None => tracing::info!(target: AUDIT, from, to, pause_us, "the host was upgraded"),
-            Some(reason) => {
-                tracing::error!(target: AUDIT, pause_us, "the host is back as it was: {reason}")
-            }
-        }
-        let result = if back.is_none() { "upgraded" } else { "kept" };
-        HostUpgradeOutcome { result: result.to_owned(), from, to, reason: back, pause_us }
     }
 
     /// Has a child be waited for when it ends.
@@ -474,66 +326,6 @@ impl Host {
     }
 }
 
-/// Instances that could begin where another image left off.
-pub struct Restoration(Vec<inherit::Restored>);
-
-impl Restoration {
-    /// They serve from now on.
-    pub async fn begin(self) {
-        for one in self.0 {
-            one.begin().await;
-        }
-    }
-}
-
-/// Instances whose sessions are held where they park.
-struct Frozen {
-    instances: Vec<Rc<Instance>>,
-    since_ns: u64,
-    until: Instant,
-    is_thawed: Cell<bool>,
-}
-
-impl Frozen {
-    fn begin(instances: Vec<Rc<Instance>>) -> Frozen {
-        let limit = instances.first().map_or(0, |it| it.registry.config().limits.freeze_ms_max);
-        let frozen = Frozen {
-            instances,
-            since_ns: clock::monotonic_ns(),
-            until: Instant::now() + Duration::from_millis(limit),
-            is_thawed: Cell::new(false),
-        };
-        frozen.set(true);
-        frozen
-    }
-
-    fn thaw(&self) {
-        if !self.is_thawed.replace(true) {
-            self.set(false);
-        }
-    }
-
-    fn set(&self, is_frozen: bool) {
-        for generation in self.instances.iter().flat_map(|instance| instance.generations()) {
-            generation.freeze(is_frozen);
-            if let Some(service) = service(&generation)
-                && let Some(sessions) = service.sessions()
-            {
-                match is_frozen {
-                    true => sessions.freeze(),
-                    false => sessions.thaw(),
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        self.thaw();
-    }
-}
-
 /// What serves connections as sessions.
 fn service(generation: &Rc<Generation>) -> Option<Rc<Service>> {
     generation.service.borrow().clone().filter(|service| service.sessions().is_some())
@@ -564,64 +356,6 @@ fn execute(binary: &Path, mut left: Inheritance, standby: standby::Standby) -> S
     let error = { tried }().unwrap_or_else(|error| error);
     standby.dismiss();
     format!("{} cannot be executed: {error}", binary.display())
-}
-
-/// Refuses what an exec would end in the middle.
-fn check_threads(instances: &[Rc<Instance>]) -> Result<(), String> {
-    let has = |instance: &&Rc<Instance>| {
-        instance.generations().iter().any(|it| !it.threads.borrow().is_empty())
-    };
-    match instances.iter().find(has) {
-        None => Ok(()),
-        Some(instance) => Err(format!(
-            "`{0}` has a thread of its own, which cannot go over; `unload {0}` first, and load it again afterwards",
-            instance.name
-        )),
-    }
-}
-
-/// Whose blocking jobs keep the process from forking.
-fn jobs(instances: &[Rc<Instance>]) -> String {
-    let has = |instance: &&Rc<Instance>| {
-        instance.generations().iter().any(|it| it.jobs_running.get() > 0)
-    };
-    match instances.iter().find(has) {
-        Some(instance) => format!(
-            "a blocking job of `{}` runs, which would be cut; try again when it is done",
-            instance.name
-        ),
-        None => "a file is being read that is slow to come; try again".to_owned(),
-    }
-}
-
-/// Has instances give up what only one can hold; those that were asked are in `released`.
-async fn release(
-    instances: &[Rc<Instance>],
-    released: &mut Vec<Rc<Generation>>,
-) -> Result<(), String> {
-    for instance in instances {
-        let Some(generation) = instance.current().filter(|it| !it.manifest.exclusive.is_empty())
-        else {
-            continue;
-        };
-        released.push(generation.clone());
-        let outcome = bounded(&generation, "release", generation.release()).await;
-        outcome.map_err(|reason| format!("`{}`: {reason}", instance.name))?;
-    }
-    Ok(())
-}
-
-/// Has them take it back.
-async fn retake(released: &[Rc<Generation>], mut reason: String) -> String {
-    for generation in released {
-        if let Err(worse) = bounded(generation, "acquire", generation.acquire()).await {
-            reason += &format!(
-                "; and `{}` could not take its exclusive resources back: {worse}",
-                generation.name()
-            );
-        }
-    }
-    reason
 }
 
 fn record(
