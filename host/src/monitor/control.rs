@@ -41,7 +41,19 @@ impl fmt::Display for HostUpgradeOutcome {
             None => write!(f, "upgraded from {from} to {to}")?,
             Some(reason) => write!(f, "the host goes on as it was: {reason}")?,
         }
-        write!(f, "; nothing was served for {pause_us} µs")
+        write!(f, "; nothing was served for {}", Pause(*pause_us))
+    }
+}
+
+/// Microseconds in which nothing was served, in a unit that can be read.
+pub(super) struct Pause(pub(super) u64);
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            us @ ..10_000 => write!(f, "{us} µs"),
+            us => write!(f, "{}.{} ms", us / 1000, us / 100 % 10),
+        }
     }
 }
 

@@ -1,6 +1,12 @@
 //! The mapping list of this process, as `/proc/self/maps` states it.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::OnceLock};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    sync::{PoisonError, RwLock},
+};
 
 /// Which file is mapped: numbers that stay the same whatever the file is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,20 +31,36 @@ pub struct Mapping {
 }
 
 /// Opened once, so that the list can be read when no descriptor is left.
-static LIST: OnceLock<File> = OnceLock::new();
+static LIST: RwLock<Option<File>> = RwLock::new(None);
 
 /// Opens the list for all later reads, if that was not done.
 ///
 /// # Errors
 /// `/proc` is not mounted, or no descriptor is left.
-pub fn keep_open() -> io::Result<&'static File> {
-    match LIST.get() {
-        Some(list) => Ok(list),
-        None => {
-            let opened = File::open("/proc/self/maps")?;
-            Ok(LIST.get_or_init(|| opened))
-        }
+pub fn keep_open() -> io::Result<()> {
+    with_list(|_| Ok(()))
+}
+
+/// Opens the list anew: to be called in a process that has forked, where what was open is the other's.
+///
+/// # Errors
+/// As [`keep_open`].
+pub fn open_anew() -> io::Result<()> {
+    // Closed first, so that there is a descriptor for it.
+    LIST.write().unwrap_or_else(PoisonError::into_inner).take();
+    keep_open()
+}
+
+fn with_list<R>(read: impl FnOnce(&File) -> io::Result<R>) -> io::Result<R> {
+    if let Some(list) = &*LIST.read().unwrap_or_else(PoisonError::into_inner) {
+        return read(list);
     }
+    let mut list = LIST.write().unwrap_or_else(PoisonError::into_inner);
+    let list = match &mut *list {
+        Some(list) => list,
+        none => none.insert(File::open("/proc/self/maps")?),
+    };
+    read(list)
 }
 
 /// All mappings, in the order of their addresses.
@@ -46,7 +68,7 @@ pub fn keep_open() -> io::Result<&'static File> {
 /// # Errors
 /// `/proc` is not mounted, or a line is not understood.
 pub fn mappings() -> io::Result<Vec<Mapping>> {
-    let text = read_from_start(keep_open()?)?;
+    let text = with_list(read_from_start)?;
     String::from_utf8_lossy(&text).lines().map(parse_line).collect()
 }
 

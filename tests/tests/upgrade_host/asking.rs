@@ -21,7 +21,7 @@ fn a_session_hears_the_outcome_and_goes_on_asking() {
     for number in 1..6 {
         let said = monitor.ask(["upgrade-host", "--binary", next.to_str().expect("plain")]);
         let text = said.succeeded();
-        let pause = text.split(' ').rev().nth(1).and_then(|it| it.parse::<u64>().ok());
+        let pause = text.split(' ').rev().nth(1).and_then(|it| it.parse::<f64>().ok());
         assert!(text.starts_with("upgraded from ") && pause.is_some(), "{number}: {text}");
         let status = monitor.json(["status"]);
         assert_eq!(

@@ -133,4 +133,9 @@ fn a_server_that_ends_has_its_children_end_what_they_serve() {
     wait_until("the child to end", PATIENCE, || {
         !std::path::Path::new(&format!("/proc/{}/fd/0", child.pid())).exists()
     });
+    let log = server.log();
+    assert!(
+        !log.contains("pinned"),
+        "it sees what it has mapped, and not what the other had:\n{log}"
+    );
 }

@@ -112,7 +112,9 @@ impl Failing {
         wait_until("it to end", PATIENCE, || {
             !std::path::Path::new(&format!("/proc/{}/fd/0", self.pid)).exists()
         });
-        assert!(self.server.log().contains("medusa has stopped"));
+        let log = self.server.log();
+        assert!(log.contains("medusa has stopped"));
+        assert!(!log.contains("pinned"), "it has unmapped what it had:\n{log}");
     }
 }
 

@@ -19,7 +19,10 @@ use crate::{
     app::watchdog,
     log::Log,
     plugin::pool::{AtRest, Pool},
-    sys::exec::{self, Side},
+    sys::{
+        exec::{self, Side},
+        maps,
+    },
 };
 
 /// The next image serves.
@@ -116,6 +119,9 @@ pub(super) fn stand_by(
                     "this process goes on as the server without all of its threads: {error}"
                 ),
                 (Ok(()), _) => {}
+            }
+            if let Err(error) = maps::open_anew() {
+                tracing::error!("whether libraries are unmapped cannot be seen any more: {error}");
             }
             Ok(Some(Forked::Standby(fate)))
         }

@@ -5,7 +5,7 @@ use crate::{
     monitor::{
         command::{Arguments, Call, Failure},
         commands::look,
-        control::{Asker, InstanceStatus, Pace, UnloadOutcome, UpgradeOutcome},
+        control::{Asker, InstanceStatus, Pace, Pause, UnloadOutcome, UpgradeOutcome},
     },
 };
 
@@ -198,6 +198,7 @@ fn upgrade_text(outcome: &UpgradeOutcome) -> String {
     }
     format!(
         "{name}: {result} from {from} to {to}; {handed_over} connections handed over, {drained} finish on the old one, \
-         nothing was served for {pause_us} µs\n"
+         nothing was served for {}\n",
+        Pause(*pause_us)
     )
 }
