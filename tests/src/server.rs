@@ -307,6 +307,8 @@ fn spawn(folder: &Folder, mut command: Command) -> Child {
     let log = File::create(folder.path("server.log")).expect("a file can be made in its folder");
     command
         .env("RUST_BACKTRACE", "1")
+        // A file that a test may write; see `sys::fault` of the host.
+        .env("MEDUSA_FAULTS", folder.path("faults"))
         .stderr(log)
         .spawn()
         .unwrap_or_else(|error| panic!("cannot run {}: {error}", folder.program().display()))

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use medusa_tests::{Client, CtlOutput, Folder, skip, tool_from, wait_for};
+use medusa_tests::{Client, CtlOutput, Folder, Tree, skip, tool_from, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -83,6 +83,13 @@ fn what_is_packed_runs_where_it_is_unpacked() {
         fs::metadata(root.join("bin/medusa")).and_then(|it| it.modified()).expect("it is there");
     let since = modified.duration_since(std::time::UNIX_EPOCH).expect("it is after 1970");
     assert_eq!(since.as_secs(), 1_700_000_000);
+
+    let fails_when_asked = |program: &Path| {
+        let bytes = fs::read(program).expect("it can be read");
+        bytes.windows(13).any(|window| window == b"MEDUSA_FAULTS")
+    };
+    assert!(fails_when_asked(&Tree::get().program()), "the one that the tests run does");
+    assert!(!fails_when_asked(&root.join("bin/medusa")), "no other does");
 
     serves_its_site(&root);
     the_unit_is_sound(&root, &folder.path("installed"));

@@ -114,6 +114,9 @@ fn compile(workspace: &Workspace, plan: &Plan, packages: &[&Package]) -> Result<
     }
     for package in packages {
         command.args(["--package", &package.name]);
+        if plan.with_fixtures && package.name == "medusa" {
+            command.args(["--features", "faults"]);
+        }
     }
     let mut artifacts = cargo::build(&mut command, &first.rustc)?;
     artifacts.retain(|artifact| packages.iter().any(|package| package.id == artifact.package_id));

@@ -115,6 +115,12 @@ pub fn run() -> ExitCode {
         Ok(left) => left,
         Err(sentence) => return fail(&sentence),
     };
+    if let Some(left) = &left
+        && let Err(reason) = succession::fails_after("host.read", left.back.as_ref())
+    {
+        exec::go_back();
+        return fail(&reason);
+    }
     let after = match aftermath::left() {
         Ok(after) => after,
         Err(sentence) => return fail(&sentence),

@@ -30,7 +30,7 @@ use crate::{
         restart,
         unload::{self, Unloaded},
     },
-    sys::crash,
+    sys::{crash, fault},
 };
 
 /// The table of hooks at minor 0, the oldest that this host serves; it has grown since with every hook behind these. What
@@ -197,7 +197,8 @@ pub async fn prepare(instance: &Rc<Instance>, path: &Path) -> Result<Rc<Generati
 /// As [`start`].
 pub async fn begin(generation: &Rc<Generation>, path: &Path) -> Result<(), Refused> {
     generation.freeze(true);
-    if let Err(reason) = bounded(generation, "start", generation.start()).await {
+    let started = bounded(generation, "start", generation.start()).await;
+    if let Err(reason) = started.and_then(|()| fault::after("plugin.started")) {
         discard(generation).await;
         return Err(cannot_load(&generation.instance, path, &reason));
     }
@@ -241,9 +242,10 @@ pub(super) async fn prepare_staged(
 ) -> Result<Rc<Generation>, Refused> {
     let cannot = |reason: String| cannot_load(instance, path, &reason);
     let staged = stage(instance, staging).await.map_err(cannot)?;
+    fault::after("plugin.staged").map_err(cannot)?;
     let config = configure(instance, &staged)?;
     let generation = open_staged(instance, path, staged)?;
-    match ready(&generation, &config) {
+    match ready(&generation, &config).and_then(|()| fault::after("plugin.prepared")) {
         Ok(()) => Ok(generation),
         Err(reason) => {
             discard(&generation).await;
@@ -280,7 +282,8 @@ fn open_staged(
     crash::set_name(opening, &instance.name);
     let library = frame::blame(opening, || staged.open());
     let library = library.map_err(|error| cannot(reason(&error)))?;
-    let root = match root(&library) {
+    let root = root(&library).and_then(|root| fault::after("plugin.opened").map(|()| root));
+    let root = match root {
         Ok(root) => root,
         Err(reason) => {
             // No code of the plugin's own has run yet, so that there is nothing to clean.

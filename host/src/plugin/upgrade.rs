@@ -6,14 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::plugin::{
-    generation::{Generation, Phase},
-    hand_over::{self, HandOver, has_sessions, readable},
-    instance::Instance,
-    library::Original,
-    lifecycle::{self, Refused, bounded, busy},
-    probation::{self, Probation, Snapshot},
-    unload,
+use crate::{
+    plugin::{
+        generation::{Generation, Phase},
+        hand_over::{self, HandOver, has_sessions, readable},
+        instance::Instance,
+        library::Original,
+        lifecycle::{self, Refused, bounded, busy},
+        probation::{self, Probation, Snapshot},
+        unload,
+    },
+    sys::fault,
 };
 
 /// What an upgrade did.
@@ -208,13 +211,16 @@ async fn take_over(
             let draining = generations.iter().filter(|it| it.phase.get() == Phase::Draining);
             draining.filter(|it| has_sessions(it)).try_for_each(|it| readable(it, new))?;
         }
+        fault::after("plugin.compared")?;
         if !old.manifest.exclusive.is_empty() || !new.manifest.exclusive.is_empty() {
             is_released = true;
             let released = bounded(old, "release", old.release()).await;
             if way == Way::There {
                 released?;
             } // Else whoever acquires it sees whether it was given up.
+            fault::after("plugin.released")?;
             bounded(new, "acquire", new.acquire()).await?;
+            fault::after("plugin.acquired")?;
         }
         switch(old, new, kept, way)
     };
@@ -243,9 +249,11 @@ fn switch(
         KeptState::Dropped => Snapshot::default(),
         KeptState::Restored(snapshot) => snapshot.clone(),
     };
+    fault::after("plugin.exported")?;
     if !snapshot.state.is_empty() {
         new.import_state(snapshot.version, &snapshot.state)?;
     }
+    fault::after("plugin.imported")?;
     let hand_over = match way {
         Way::Back => HandOver::prepare_back(old, new),
         Way::There => match HandOver::prepare(old, new) {
@@ -254,6 +262,7 @@ fn switch(
             prepared => prepared?,
         },
     };
+    fault::after("plugin.sessions")?;
     lifecycle::activate(new, Some(old))?;
     old.phase.set(Phase::Draining);
     old.handed_over();

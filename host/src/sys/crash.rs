@@ -22,7 +22,7 @@ use std::{
 
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-pub use self::handler::{arm, disarm, leave_time, stalls, working_for};
+pub use self::handler::{arm, disarm, disarmed, leave_time, stalls, working_for};
 use crate::sys::{exec, memfd};
 
 /// Tells the file from others, and its form.

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod crash;
 pub mod defer;
 pub mod exec;
+pub mod fault;
 pub mod idle;
 pub mod images;
 pub mod inherit;

@@ -24,7 +24,7 @@ fn config(fails: &str, how: &str) -> String {
 
 /// Whether the process is the one before when a program has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goes {
+pub(crate) enum Goes {
     /// The same, which has gone back.
     Back,
     /// A copy of it.
@@ -32,20 +32,20 @@ enum Goes {
 }
 
 /// A server whose `wavers`, which goes over after some and before others, fails so in a program that is called `bad`.
-struct Failing {
+pub(crate) struct Failing {
     // Before the server, which drains until they have ended.
-    held: Held,
+    pub(crate) held: Held,
     counter: Lines,
     lines: u64,
     count: u64,
-    server: Server,
+    pub(crate) server: Server,
     bad: PathBuf,
     pid: u32,
 }
 
 impl Failing {
     #[track_caller]
-    fn of(fails: &str, how: &str) -> Failing {
+    pub(crate) fn of(fails: &str, how: &str) -> Failing {
         let server = folder().start(&config(fails, how));
         let counter = Lines::connect(server.address("wavers"));
         let bad = copy(server.folder(), "bad");
@@ -56,7 +56,7 @@ impl Failing {
 
     /// All that there was before goes on.
     #[track_caller]
-    fn goes_on(&mut self) {
+    pub(crate) fn goes_on(&mut self) {
         self.held.answer();
         self.lines += 1;
         self.counter.says("count", &self.lines.to_string());
@@ -68,7 +68,7 @@ impl Failing {
 
     /// Has it go on as a program that fails, and answers what was said.
     #[track_caller]
-    fn fails(&mut self, binary: &Path, goes: Goes, reason: &str) {
+    pub(crate) fn fails(&mut self, binary: &Path, goes: Goes, reason: &str) {
         self.goes_on();
         let program = program_of(Process::of(self.pid));
         let said = order(&self.server, Some(binary));
@@ -90,7 +90,7 @@ impl Failing {
 
     /// It can still go on as a good program.
     #[track_caller]
-    fn a_good_one_follows(&mut self) {
+    pub(crate) fn a_good_one_follows(&mut self) {
         let good = copy(self.server.folder(), "good");
         upgrade(&self.server, &good);
         assert_eq!(program_of(Process::of(self.pid)), good);
@@ -100,7 +100,7 @@ impl Failing {
 
     /// It ends, as whatever process it is by now.
     #[track_caller]
-    fn ends(mut self) {
+    pub(crate) fn ends(mut self) {
         if self.pid == self.server.process().pid() {
             return;
         }

@@ -11,6 +11,7 @@ mod listeners;
 mod next;
 mod sessions;
 mod signals;
+mod steps;
 mod ticks;
 
 use std::time::Duration;

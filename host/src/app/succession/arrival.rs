@@ -14,7 +14,7 @@ use crate::{
     log::AUDIT,
     monitor::control::HostUpgradeOutcome,
     plugin::{inherit, lifecycle::Refused},
-    sys::{clock, exec, inherit::forget_variables},
+    sys::{clock, exec, fault, inherit::forget_variables},
 };
 
 /// What another image has left, and why the old one is back, if this is the old one.
@@ -63,12 +63,21 @@ pub fn left() -> Result<Option<Left>, String> {
     Ok(Some(Left { inheritance, back, memory, descriptors, libraries }))
 }
 
+/// As [`fault::after`], in the new image alone: the one before is not to fail once it is back.
+pub fn fails_after(step: &str, back: Option<&String>) -> Result<(), String> {
+    match back {
+        Some(_) => Ok(()),
+        None => fault::after(step),
+    }
+}
+
 impl Host {
     /// Goes on with what the image before has left: all of it, or nothing. Nobody is served before [`Restoration::begin`].
     ///
     /// # Errors
     /// What cannot be restored, if there is no way back.
     pub async fn restore(&self, left: &mut Left) -> Result<Restoration, String> {
+        fails_after("host.begun", left.back.as_ref()).map_err(|reason| self.give_up(reason))?;
         let inheritance = &mut left.inheritance;
         self.registry.connections.set_begun(self.registry.clock.start());
         self.registry.connections.set_id_last(inheritance.connection_id_last);
@@ -85,6 +94,13 @@ impl Host {
                 Ok((spec, legacy)) => inherit::restore(&self.registry, spec, legacy).await,
                 Err(reason) => Err(Refused(reason)),
             };
+            let one = one.and_then(|one| match fails_after("host.restored", left.back.as_ref()) {
+                Ok(()) => Ok(one),
+                Err(reason) => {
+                    std::mem::forget(one);
+                    Err(Refused(reason))
+                }
+            });
             match one {
                 Ok(one) => restored.push(one),
                 Err(refused) => {
@@ -99,6 +115,11 @@ impl Host {
             if let Some(spec) = config.instance(&name) {
                 self.remember_failure(spec, &reason);
             }
+        }
+        if let Err(reason) = fails_after("host.complete", left.back.as_ref()) {
+            let reason = self.give_up(reason);
+            std::mem::forget(restored);
+            return Err(reason);
         }
         Ok(Restoration(restored))
     }

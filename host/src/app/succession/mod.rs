@@ -28,7 +28,7 @@ use std::{
 };
 
 pub use self::{
-    arrival::{Left, left},
+    arrival::{Left, fails_after, left},
     inheritance::{Inheritance, SupervisorRecord},
 };
 use self::{
@@ -46,7 +46,7 @@ use crate::{
         serve::Service,
         session::Sessions,
     },
-    sys::{clock, exec, reactor},
+    sys::{clock, crash, exec, fault, reactor},
 };
 
 /// Names the descriptor of the memory file to the next image.
@@ -161,11 +161,17 @@ impl Host {
         }
         check_threads(&instances).map_err(Stays::Here)?;
         self.ask(&binary, &instances).await.map_err(Stays::Here)?;
+        fault::after("host.asked").map_err(Stays::Here)?;
 
         let frozen = Frozen::begin(instances.clone());
         self.settled(&instances, frozen.until).await;
         let mut released = Vec::new();
-        let gone = match release(&instances, &mut released).await {
+        let ready = async {
+            fault::after("host.frozen")?;
+            release(&instances, &mut released).await?;
+            fault::after("host.released")
+        };
+        let gone = match ready.await {
             Ok(()) => self.go(&binary, &frozen, asker).await,
             Err(reason) => Err(Stays::Here(reason)),
         };
@@ -208,6 +214,9 @@ impl Host {
             self.check_running().map_err(|refusal| Stays::Here(refusal.0))?;
             let left = self.write_down(&frozen.instances, asker, frozen.since_ns);
             let left = left.map_err(Stays::Here)?;
+            fault::after("host.written").map_err(Stays::Here)?;
+            // From here on it is the standby that takes over if this process dies; it is not to be two that do.
+            let _disarmed = crash::disarmed();
             let forked = standby::stand_by(&around.log, pools, left.takeover());
             let forked = forked.map_err(|error| {
                 Stays::Here(format!("there is no room for another process: {error}"))
@@ -336,12 +345,14 @@ fn execute(binary: &Path, mut left: Inheritance, standby: standby::Standby) -> S
     left.standby = Some(standby.descriptor());
     left.children.push(standby.process);
     let tried = || -> io::Result<io::Error> {
+        fault::after("host.forked").map_err(io::Error::other)?;
         let program = exec::own_program()?;
         left.program = program.as_raw_fd();
         let memory = left.write()?;
         let variable = OsString::from(memory.as_raw_fd().to_string());
         let image = exec::Image::new(binary, &[(VARIABLE, Some(variable)), (BACK, None)])?;
         let pass = left.set_inherited(&memory, true);
+        let pass = pass.and_then(|()| fault::after("host.passed").map_err(io::Error::other));
         let error = pass.map(|()| {
             exec::hold_signals(true);
             exec::set_alarm(left.takeover());

@@ -62,6 +62,21 @@ pub fn disarm() {
     IMAGE.store(ptr::null_mut(), Ordering::Release);
 }
 
+/// While it lives, a fatal fault is what it is anywhere: another process stands by, and takes over.
+pub struct Disarmed(*mut Image);
+
+/// Has a fatal fault be what it is anywhere, for as long as the answer lives.
+#[must_use]
+pub fn disarmed() -> Disarmed {
+    Disarmed(IMAGE.swap(ptr::null_mut(), Ordering::AcqRel))
+}
+
+impl Drop for Disarmed {
+    fn drop(&mut self) {
+        IMAGE.store(self.0, Ordering::Release);
+    }
+}
+
 /// How long this program may take after a crash until it serves.
 pub fn leave_time(takeover: Duration) {
     let ms = u32::try_from(takeover.as_millis()).unwrap_or(u32::MAX);
