@@ -148,6 +148,7 @@ fn what(crash: &Crash) -> String {
     let name = crash::signal_name(crash.signal);
     let below = crash.stack.abs_diff(crash.address);
     match crash.signal {
+        _ if !crash.panic.is_empty() => format!("a panic ({}),", crash.panic),
         _ if crash.stalled_ms > 0 => {
             format!("the loop stood still for {} ms (`stall_ms_max`)", crash.stalled_ms)
         }

@@ -453,6 +453,11 @@ impl Control for Host {
                 .sum(),
             panics: all.iter().map(|instance| instance.panics()).sum(),
             stalls: self.registry.stalls.load(std::sync::atomic::Ordering::Relaxed),
+            probation_ms: self
+                .succession
+                .probation_left()
+                .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            back: self.succession.back(),
             crashes: crash::crashes(),
             heap_bytes: sum(|status| status.heap_bytes),
             pinned: instances.iter().filter(|status| status.state == "pinned").count() as u64,

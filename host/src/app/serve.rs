@@ -11,9 +11,9 @@ use crate::{
     app::{
         host::{Host, State},
         status,
-        succession::{Inheritance, Left, Surroundings, aftermath::Aftermath},
+        succession::{Inheritance, Left, Surroundings, aftermath::Aftermath, probation},
         supervisor::{Given, Supervisor},
-        watchdog::Watchdog,
+        watchdog::{self, Watchdog},
     },
     config::{Config, LogFormat},
     log::{self, Log},
@@ -47,6 +47,7 @@ fn serve(config: Config, left: Option<Left>, after: Option<Aftermath>) -> Result
     };
     let log = Log::start(log_options(&config)).map_err(|error| error.to_string())?;
     let _last_lines = log.last_lines();
+    probation::heed_panics();
     process::prepare_descriptors();
     let limits = &config.limits;
     let threads = usize::try_from(limits.pool_threads).unwrap_or(usize::MAX);
@@ -107,6 +108,7 @@ async fn serve_on_loop(
     if let Some(beat) = supervisor.beat() {
         tokio::task::spawn_local(beat);
     }
+    tokio::task::spawn_local(watchdog::answer());
     tokio::task::spawn_local(registry.clone().deliver(posts));
     tokio::task::spawn_local(thread_ends(registry.clone()));
     tokio::task::spawn_local(quarantine::watch(registry.clone()));
@@ -145,6 +147,7 @@ async fn serve_on_loop(
         None => {}
     }
     host.keep_picture_now();
+    tokio::task::spawn_local(host.clone().watch_probation());
     let keeping = {
         let host = host.clone();
         tokio::task::spawn_local(async move { host.keep_pictures().await })
@@ -185,8 +188,9 @@ async fn go_on(host: &Host, monitor: &Monitor, mut left: Left) -> Result<(), Str
     let restoration = host.restore(&mut left).await?;
     let asker = left.inheritance.take_asker();
     let outcome = host.arrived(left);
-    // Before sessions come to rest again.
+    // Before sessions come to rest again, and code of plugins' runs.
     host.begin_keeping();
+    host.keep_picture_now();
     restoration.begin().await;
     if let Some((session, asker)) = asker {
         monitor.inherit(session, asker, &outcome);

@@ -148,8 +148,8 @@ limits! {
     health_ms_max: Instance = 5_000, 1 => 3_600_000;
     /// How long one poll of a plugin may take before the log names the plugin.
     stall_ms: Instance = 100, 1 => 3_600_000;
-    /// How long one call into a plugin may keep the loop before the process goes on without that plugin, as after a crash. With 0 it never
-    /// does.
+    /// How long one call into a plugin may keep the loop before the process goes on without that plugin, as after a crash; and the host's
+    /// own code, before it goes on anew. With 0 it never does.
     stall_ms_max: Host = 10_000, 0 => 3_600_000;
     /// How often the state that plugins keep is put aside for the time after a crash; what changed since is lost then. With 0 none is.
     state_every_ms: Host = 5_000, 0 => 3_600_000;
@@ -174,6 +174,9 @@ limits! {
     freeze_ms_max: Host = 250, 0 => 60_000;
     /// How long another program of the host may take until it serves; then this one goes on.
     takeover_ms_max: Host = 10_000, 10 => 600_000;
+    /// How long another program of the host is on probation once it serves: a crash, a panic or a stall in the host's own code brings this
+    /// one back. With 0 it is not. A change has its effect at the next upgrade.
+    host_probation_ms: Host = 60_000, 0 => 86_400_000;
     /// Routes of all HTTP instances together; registering more fails.
     http_routes_max: Host = 4096, 1 => 1_000_000;
     /// Calls that wait in the queue of one service; more are answered BUSY.

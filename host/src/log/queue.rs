@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::sys::crash;
+
 /// Lines that wait for their writer.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
@@ -71,6 +73,7 @@ impl Queue {
     ) -> io::Result<()> {
         let queue = self.clone();
         let drain = move || {
+            crash::of_host();
             let mut taken = Vec::new();
             loop {
                 let dropped = queue.take(&mut taken);

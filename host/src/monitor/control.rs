@@ -195,6 +195,10 @@ pub struct HostStatus {
     pub panics: u64,
     /// Polls that took longer than `stall_ms`.
     pub stalls: u64,
+    /// For how long the host's program is on probation yet, if it is.
+    pub probation_ms: Option<u64>,
+    /// Why the host is back as this program, if it is after it served as another.
+    pub back: Option<String>,
     /// How often the process has crashed and gone on.
     pub crashes: u64,
     /// What plugins have allocated; what C code in them allocates is not in it.

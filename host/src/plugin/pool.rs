@@ -17,7 +17,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::sys::blocking::{Blocking, Busy};
+use crate::sys::{
+    blocking::{Blocking, Busy},
+    crash,
+};
 
 /// The pool. Dropping it stops it: jobs that run are waited for, jobs that are queued are dropped, and their tickets say so.
 pub struct Pool {
@@ -266,6 +269,7 @@ impl Shared {
     }
 
     fn run(&self, number: usize) {
+        crash::of_host();
         while let Some((job, is_private)) = self.take(number) {
             // A job with a ticket catches its panic itself, and tells; whoever gave another sees that it was dropped.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(job)) {

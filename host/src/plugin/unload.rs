@@ -4,17 +4,21 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::plugin::{
-    exchange::Request,
-    generation::{Generation, Phase},
-    hand_over,
-    handles::Resource,
-    instance::Instance,
-    interpose::{self, ImageId},
-    library::Library,
-    lifecycle::{self, Refused, busy},
-    off_loop::OffLoop,
-    offer,
+use crate::{
+    plugin::{
+        exchange::Request,
+        frame,
+        generation::{Generation, Phase},
+        hand_over,
+        handles::Resource,
+        instance::Instance,
+        interpose::{self, ImageId},
+        library::Library,
+        lifecycle::{self, Refused, busy},
+        off_loop::OffLoop,
+        offer,
+    },
+    sys::crash,
 };
 
 /// Why it is pinned, if what kept it has just ended.
@@ -196,7 +200,7 @@ async fn unmap(generation: &Rc<Generation>) -> Unloaded {
     let Some(image) = generation.with_library(Library::image) else {
         return generation.unloaded().await;
     };
-    crate::plugin::frame::enter(generation, || interpose::clean_current_thread(image));
+    frame::enter(generation, || interpose::clean_current_thread(image));
     clean_pool(generation, image).await;
     if let Some(reason) = keeps(generation, image) {
         return pin(generation, Stage::Stopped, reason);
@@ -205,7 +209,8 @@ async fn unmap(generation: &Rc<Generation>) -> Unloaded {
     let (leaked_blocks, leaked_bytes, _) = generation.heap().unwrap_or_default();
     generation.heap_release();
     let library = generation.take_library().expect("its image was asked for just now");
-    match library.close() {
+    // Its destructors run.
+    match frame::blame(generation.id, || library.close()) {
         Ok(_) => {
             gone(generation);
             tracing::info!(
@@ -239,10 +244,12 @@ async fn clean_pool(generation: &Rc<Generation>, image: ImageId) {
         return;
     }
     let (cleaned, is_done) = (Arc::new(Notify::new()), Rc::new(Cell::new(false)));
+    let whose = generation.id;
     let clean = {
         let cleaned = cleaned.clone();
         move || {
-            interpose::clean_current_thread(image);
+            // They are the plugin's own.
+            crash::working_for(whose, || interpose::clean_current_thread(image));
             cleaned.notify_one();
         }
     };

@@ -22,11 +22,18 @@ use std::{
 
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-pub use self::handler::{arm, disarm, disarmed, leave_time, stalls, working_for};
+pub use self::handler::{
+    arm, arm_back, disarm, disarmed, has_turned, leave_time, misses, of_host, panicked, stalls,
+    turned, working_for,
+};
 use crate::sys::{exec, memfd};
 
-/// Tells the file from others, and its form.
-const MAGIC: u64 = u64::from_le_bytes(*b"medusaC\x01");
+/// The form of the memory: a program that has another cannot go on with it.
+pub const FORM: u8 = 2;
+/// Tells the file from others; its form follows.
+const MAGIC: [u8; 7] = *b"medusaC";
+/// What is kept of the words of a panic.
+const PANIC_BYTES: usize = 256;
 /// How many names are known at a time, those of the newest.
 const NAMES: usize = 1024;
 /// Bytes of a name; the configuration allows no more.
@@ -74,6 +81,7 @@ struct Report {
     at_ns: AtomicU64,
     maps_bytes: AtomicU32,
     stack_bytes: AtomicU32,
+    panic: [AtomicU64; PANIC_BYTES / 8],
 }
 
 #[repr(C)]
@@ -170,6 +178,8 @@ pub struct Crash {
     pub thread_name: String,
     /// How long the loop had stood still, if that was it.
     pub stalled_ms: u32,
+    /// What the host said as it panicked, if that was it.
+    pub panic: String,
     /// When, in seconds since 1970.
     pub time_s: u64,
     /// When, on the system's monotonic clock.
@@ -237,22 +247,32 @@ pub fn begin(slots: u32, record_bytes: u32) -> io::Result<RawFd> {
     table.record_bytes.store(record_bytes, Ordering::Relaxed);
     table.memory.store(-1, Ordering::Relaxed);
     table.dump.store(memfd::create("medusa:dump")?.into_raw_fd(), Ordering::Relaxed);
-    table.magic.store(MAGIC, Ordering::Relaxed);
+    let [m, e, d, u, s, a, c] = MAGIC;
+    table.magic.store(u64::from_le_bytes([m, e, d, u, s, a, c, FORM]), Ordering::Relaxed);
     TABLE.store(header, Ordering::Release);
     let file = file.into_raw_fd();
     FILE.store(file, Ordering::Relaxed);
     Ok(file)
 }
 
-/// Takes the memory up that this program had before it crashed.
+/// Takes the memory up that this process had before it crashed.
 ///
 /// # Errors
-/// It is none.
+/// It is none, or that of a program which has another form.
 pub fn take_up(descriptor: RawFd) -> io::Result<()> {
     exec::set_inherited(descriptor, false)?;
     let file = std::mem::ManuallyDrop::new(File::from(exec::take(descriptor)?));
     let length_there = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-    let none = || io::Error::other("it is no table of this program's");
+    let none = || io::Error::other("it is no table of medusa's");
+    let mut magic = [0; 8];
+    file.read_exact_at(&mut magic, 0)?;
+    match magic {
+        [magic @ .., FORM] if magic == MAGIC => {}
+        [magic @ .., form] if magic == MAGIC => {
+            return Err(io::Error::other(format!("its table is of form {form}, and not {FORM}")));
+        }
+        _ => return Err(none()),
+    }
     if length_there < size_of::<Header>() {
         return Err(none());
     }
@@ -261,7 +281,7 @@ pub fn take_up(descriptor: RawFd) -> io::Result<()> {
     let table = unsafe { &*header };
     let load = |number: &AtomicU32| number.load(Ordering::Relaxed);
     let expected = length(load(&table.slots), load(&table.record_bytes));
-    if table.magic.load(Ordering::Relaxed) != MAGIC || length_there != expected {
+    if length_there != expected {
         return Err(none());
     }
     TABLE.store(header, Ordering::Release);
@@ -382,11 +402,8 @@ pub fn set_name(id: u64, name: &str) {
     let Some(table) = table() else { return };
     let place = &table.names[usize::try_from(id).unwrap_or(0) % NAMES];
     place.id.store(0, Ordering::Release);
-    let mut bytes = [0; NAME_BYTES];
-    let length = name.len().min(NAME_BYTES);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-    for (word, bytes) in place.bytes.iter().zip(bytes.as_chunks::<8>().0) {
-        word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+    for (place, word) in place.bytes.iter().zip(words::<{ NAME_BYTES / 8 }>(name)) {
+        place.store(word, Ordering::Relaxed);
     }
     place.id.store(id, Ordering::Release);
     table.name_last.fetch_max(id, Ordering::Relaxed);
@@ -420,6 +437,14 @@ pub fn set_id_last(id: u64) {
 #[must_use]
 pub fn id_last() -> u64 {
     table().map_or(0, |table| table.id_last.load(Ordering::Relaxed))
+}
+
+/// As much of a text as has room.
+fn words<const COUNT: usize>(text: &str) -> [u64; COUNT] {
+    let mut bytes = text.bytes();
+    std::array::from_fn(|_| {
+        u64::from_ne_bytes(std::array::from_fn(|_| bytes.next().unwrap_or_default()))
+    })
 }
 
 fn text(words: impl Iterator<Item = u64>) -> String {
@@ -497,6 +522,7 @@ pub fn last() -> Crash {
         thread: report.thread.load(Ordering::Relaxed),
         thread_name: text(report.thread_name.iter().map(number)),
         stalled_ms: report.stalled_ms.load(Ordering::Relaxed),
+        panic: text(report.panic.iter().map(number)),
         time_s: number(&report.time_s),
         at_ns: number(&report.at_ns),
         count: number(&table.crashes),

@@ -233,7 +233,7 @@ pub fn guard(back: Image, limit: Duration) {
     }));
 }
 
-/// The program serves: there is no way back any more.
+/// The program serves, and begins to keep what outlives a crash: the way back is another from then on, see `crash::arm_back`.
 pub fn unguard() {
     set_alarm(Duration::ZERO);
     BACK.store(ptr::null_mut(), Ordering::Release);

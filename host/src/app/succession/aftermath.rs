@@ -21,7 +21,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     Inheritance,
-    inheritance::{InstanceRecord, Parts},
+    inheritance::{FORMAT, InstanceRecord, Parts},
+    probation::OnProbation,
 };
 use crate::{
     app::{
@@ -30,6 +31,7 @@ use crate::{
         watchdog,
     },
     config::Config,
+    log::AUDIT,
     net::succession::ConnectionRecord,
     plugin::{
         fence::{self, RouteRecord},
@@ -51,7 +53,18 @@ use crate::{
 };
 
 /// Names the descriptor of the table to this program, when it begins anew.
-const VARIABLE: &str = "MEDUSA_CRASHED";
+pub(super) const VARIABLE: &str = "MEDUSA_CRASHED";
+
+/// Has the version of the program that has crashed on its probation, and says that this one is back in its place.
+pub(super) const FROM: &str = "MEDUSA_CRASHED_FROM";
+
+/// The form of a [`Picture`].
+const FORM: u32 = 1;
+
+/// The forms of all that is kept for the time after a crash, as this program has them.
+pub(super) fn keeps() -> [u32; 3] {
+    [FORM, FORMAT, crash::FORM.into()]
+}
 
 /// Descriptors beyond those of `connections_max` that can have a place in the table: sockets of plugins' own, files.
 const DESCRIPTORS_BESIDE: u64 = 16 * 1024;
@@ -59,6 +72,7 @@ const DESCRIPTORS_BESIDE: u64 = 16 * 1024;
 /// What there is, for the time after a crash.
 #[derive(Serialize, Deserialize)]
 struct Picture {
+    form: u32,
     inheritance: Inheritance,
     /// What is configured was still being loaded.
     is_starting: bool,
@@ -84,6 +98,8 @@ pub struct Aftermath {
     report: CrashReport,
     /// In whose code it was.
     guilty: Option<String>,
+    /// The version of the program that was on probation, if this one is back in its place.
+    from: Option<String>,
 }
 
 /// What this program was left by itself, if it begins anew after a crash. To be called first of all: from here on another crash has it
@@ -102,10 +118,10 @@ pub fn left() -> Result<Option<Aftermath>, String> {
     crash::take_up(descriptor).map_err(cannot)?;
     let crash = crash::last();
     let bytes = crash::memory().map_err(cannot)?;
-    let mut picture: Picture = ciborium::from_reader(&*bytes)
-        .map_err(|error| cannot(std::io::Error::other(error.to_string())))?;
+    let mut picture = Picture::read(&bytes).map_err(cannot)?;
+    let from = std::env::var(FROM).ok();
     // They are for this image alone.
-    forget_variables(&[VARIABLE]);
+    forget_variables(&[VARIABLE, FROM]);
     let _ = rustix::thread::set_name(c"medusa");
     let descriptors = crash::descriptors();
     let resting = crash::resting();
@@ -115,6 +131,10 @@ pub fn left() -> Result<Option<Aftermath>, String> {
         let _ = exec::set_inherited(descriptor, false);
     }
     arm(descriptor).map_err(cannot)?;
+    match (&from, &picture.inheritance.before) {
+        (None, Some(before)) if !before.is_over() => before.arm(descriptor).map_err(cannot)?,
+        _ => {}
+    }
     let guilty = guilty(&crash, &picture);
     let report = crash_report::make(&crash, guilty.as_deref().map(|name| picture.library(name)));
     if let Some(name) = &guilty {
@@ -124,7 +144,7 @@ pub fn left() -> Result<Option<Aftermath>, String> {
             crash::set_memory(memory, &picture.inheritance.kept_descriptors());
         }
     }
-    Ok(Some(Aftermath { picture, resting, crash, report, guilty }))
+    Ok(Some(Aftermath { picture, resting, crash, report, guilty, from }))
 }
 
 /// In whose code it was: whose code ran, or whose library the instruction is in.
@@ -148,12 +168,26 @@ fn arm(table: RawFd) -> std::io::Result<()> {
     // Open for good: it is what is executed.
     let program = exec::own_program()?.into_raw_fd();
     let path = PathBuf::from(format!("/proc/self/fd/{program}"));
-    let image = exec::Image::new(&path, &[(VARIABLE, Some(OsString::from(table.to_string())))])?;
+    let variables = [(VARIABLE, Some(OsString::from(table.to_string()))), (FROM, None)];
+    let image = exec::Image::new(&path, &variables)?;
     crash::arm(image, frame::whose);
     Ok(())
 }
 
 impl Picture {
+    fn read(bytes: &[u8]) -> std::io::Result<Picture> {
+        #[derive(Deserialize)]
+        struct Form {
+            form: u32,
+        }
+        let other = |error: ciborium::de::Error<_>| std::io::Error::other(error.to_string());
+        let Form { form } = ciborium::from_reader(bytes).map_err(other)?;
+        if form != FORM {
+            return Err(std::io::Error::other(format!("it is of form {form}, and not {FORM}")));
+        }
+        ciborium::from_reader(bytes).map_err(other)
+    }
+
     fn write(&self) -> std::io::Result<std::os::fd::OwnedFd> {
         let mut bytes = Vec::new();
         ciborium::into_writer(self, &mut bytes).map_err(std::io::Error::other)?;
@@ -218,7 +252,11 @@ impl Host {
         let slots = limits.connections_max.saturating_add(DESCRIPTORS_BESIDE).min(allowed);
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
         let record_bytes = u32::try_from(limits.durable_bytes_max).unwrap_or(u32::MAX);
-        if let Err(error) = crash::begin(slots, record_bytes).and_then(arm) {
+        let begun = crash::begin(slots, record_bytes).and_then(|table| {
+            arm(table)?;
+            self.succession.predecessor().map_or(Ok(()), |before| before.arm(table))
+        });
+        if let Err(error) = begun {
             tracing::warn!(
                 "a crash would end the process: there is no memory that outlives it: {error}"
             );
@@ -288,6 +326,8 @@ impl Host {
         kept.upgrades = self.succession.upgrades();
         kept.supervisor = around.supervisor.clone();
         kept.children = self.succession.children();
+        kept.before = self.succession.predecessor();
+        kept.back = self.succession.back();
         kept.monitor = around.monitor;
         kept.passed = self.registry.sockets.managers();
         kept.failed = self.failed();
@@ -298,7 +338,7 @@ impl Host {
                 instances.push(beside);
             }
         }
-        Ok(Picture { inheritance: kept, is_starting: self.is_starting(), instances })
+        Ok(Picture { form: FORM, inheritance: kept, is_starting: self.is_starting(), instances })
     }
 
     /// Goes on with what can be, after a crash. Nobody is served before [`Aftermath::begin`].
@@ -308,6 +348,10 @@ impl Host {
         self.registry.connections.set_begun(self.registry.clock.start());
         self.registry.connections.set_id_last(crash::id_last());
         self.succession.upgrades.set(picture.inheritance.upgrades);
+        let before = picture.inheritance.before.take().and_then(OnProbation::of);
+        // Of this very program there is no way back to itself.
+        let before = before.filter(|_| after.from.is_none());
+        self.succession.go_on_with_probation(before, picture.inheritance.back.take());
         for (name, descriptor) in &picture.inheritance.passed {
             match exec::take(*descriptor) {
                 Ok(socket) => self.registry.sockets.add(name.clone(), socket),
@@ -404,6 +448,9 @@ impl Host {
             "the host has crashed, and goes on: {}",
             after.report.reason()
         );
+        if let Some(from) = &after.from {
+            self.is_back(from, &after.report.reason());
+        }
         let folder = self.registry.config().state_dir.clone();
         let report = after.report;
         let writing = self.registry.host_pool.submit(move || report.write(&folder));
@@ -423,6 +470,17 @@ impl Host {
                 Err(full) => tracing::error!("the report of the crash is not written: {full}"),
             }
         });
+    }
+}
+
+impl Host {
+    /// This program is back in the place of the one that followed it.
+    fn is_back(&self, from: &str, reason: &str) {
+        let to = env!("CARGO_PKG_VERSION");
+        let said = format!("the new program, {from}, crashed within its probation: {reason}");
+        tracing::error!(target: AUDIT, from, to, "the host is back at {to}: {said}");
+        *self.succession.back.borrow_mut() = Some(said);
+        self.registry.changed.notify_one();
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{BACK, Inheritance, VARIABLE, standby};
+use super::{BACK, Inheritance, VARIABLE, probation::OnProbation, standby};
 use crate::{
     app::host::Host,
     log::AUDIT,
@@ -134,7 +134,7 @@ impl Host {
         reason
     }
 
-    /// This image serves from now on; there is no way back any more. Answers what there is to tell whoever asked.
+    /// This image serves from now on, on probation if it is a new one. Answers what there is to tell whoever asked.
     pub fn arrived(&self, left: Left) -> HostUpgradeOutcome {
         exec::unguard();
         exec::hold_signals(false);
@@ -145,7 +145,13 @@ impl Host {
             let _ = exec::set_inherited(descriptor, false);
         }
         drop(memory);
-        drop(exec::take(inheritance.program));
+        let program = exec::take(inheritance.program);
+        let before = inheritance.before.map(OnProbation::of);
+        match &back {
+            None => self.begin_probation(program, &inheritance.version, inheritance.keeps),
+            // This one's own begins where it was left.
+            Some(_) => self.succession.go_on_with_probation(before.flatten(), inheritance.back),
+        }
         libraries.into_iter().for_each(|library| drop(exec::take(library)));
         let told = inheritance
             .standby

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
+    app::succession::{aftermath::keeps, probation::Predecessor},
     config::{Config, Diagnostics, Instance, Source},
     monitor::control::Asker,
     plugin::{inherit::Legacy, instance::Counts, registry::Clock, session::SessionRecord},
@@ -47,6 +48,15 @@ pub struct Inheritance {
     pub supervisor: SupervisorRecord,
     /// The program of the old image, for the way back.
     pub(super) program: RawFd,
+    /// What that one reads of what is kept for the time after a crash, see [`keeps`]; all zero of one that says nothing.
+    #[serde(default)]
+    pub(super) keeps: [u32; 3],
+    /// The program before this one, as long as this one is on probation.
+    #[serde(default)]
+    pub(super) before: Option<Predecessor>,
+    /// Why the host is back as this program, if it is after it served as another.
+    #[serde(default)]
+    pub(super) back: Option<String>,
     /// What tells the standby that the next image serves.
     pub(super) standby: Option<RawFd>,
     /// Children that still serve what could not go over, and the standby.
@@ -198,6 +208,9 @@ impl Inheritance {
             config: Text::of(&config.source),
             supervisor: SupervisorRecord::default(),
             program: -1,
+            keeps: keeps(),
+            before: None,
+            back: None,
             standby: None,
             children: Vec::new(),
             monitor: -1,
@@ -260,6 +273,7 @@ impl Inheritance {
     /// Every descriptor that goes over.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = vec![self.program, self.monitor];
+        all.extend(self.before.as_ref().map(|before| before.program));
         all.extend(self.asker.map(|asker| asker.descriptor).iter().chain(&self.standby));
         all.extend(self.passed.iter().map(|(_, descriptor)| *descriptor));
         for instance in &self.instances {

@@ -4,13 +4,15 @@
 //! The old image asks the new program whether it could (`preflight`), brings sessions to a park, writes down what there is, forks a
 //! standby, and executes the new program. That one restores all of it before it serves anybody; if it cannot, it executes the old
 //! program, which does the same. If it does not even get to that, the standby goes on. What cannot be written down, a request that is
-//! being answered for instance, the standby brings to an end.
+//! being answered for instance, the standby brings to an end. Once the new program serves it is on `probation`: a fault in its own code
+//! still executes the old one, which goes on as after a crash (`aftermath`).
 
 pub mod aftermath;
 mod arrival;
 mod freeze;
 mod inheritance;
 pub mod preflight;
+pub mod probation;
 mod standby;
 
 use std::{
@@ -34,6 +36,7 @@ pub use self::{
 use self::{
     freeze::{Frozen, LOOK_EVERY, check_threads, jobs, release, retake},
     inheritance::{InstanceRecord, Parts},
+    probation::OnProbation,
     standby::{Fate, Forked},
 };
 use crate::{
@@ -63,6 +66,10 @@ pub struct Succession {
     upgrades: Cell<u64>,
     /// Children that bring to an end what could not go over.
     children: Rc<RefCell<Vec<u32>>>,
+    /// The program before this one, as long as this one is on probation.
+    before: RefCell<Option<OnProbation>>,
+    /// Why the host is back as this program, if it is after it served as another.
+    back: RefCell<Option<String>>,
     surroundings: OnceCell<Surroundings>,
     watchdog: RefCell<Option<Watchdog>>,
 }
@@ -256,6 +263,8 @@ impl Host {
         left.connection_id_last = self.registry.connections.id_last();
         left.supervisor = around.supervisor.clone();
         left.children = self.succession.children();
+        left.before = self.succession.predecessor();
+        left.back = self.succession.back();
         left.monitor = around.monitor;
         left.passed = self.registry.sockets.managers();
         left.asker = asker;

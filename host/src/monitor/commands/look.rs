@@ -97,7 +97,11 @@ fn upgrades(host: &HostStatus) -> String {
         1 => "; 1 child process still drains".to_owned(),
         count => format!("; {count} child processes still drain"),
     };
-    format!("{}{draining}", host.upgrades)
+    let probation = host
+        .probation_ms
+        .map_or(String::new(), |ms| format!("; on probation for another {}", elapsed(ms)));
+    let back = host.back.as_ref().map_or(String::new(), |why| format!("; back, for {why}"));
+    format!("{}{probation}{back}{draining}", host.upgrades)
 }
 
 fn host_text(host: &HostStatus) -> String {

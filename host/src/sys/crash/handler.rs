@@ -21,6 +21,8 @@ const BUFFER_BYTES: usize = 32 * 1024;
 
 /// What is executed; null while a crash is what it is anywhere.
 static IMAGE: AtomicPtr<Image> = AtomicPtr::new(ptr::null_mut());
+/// What is executed instead where the host's own code is to blame: the program before this one, while this one is on probation.
+static BACK: AtomicPtr<Image> = AtomicPtr::new(ptr::null_mut());
 /// Who runs on the loop: a function of the type of [`arm`]'s.
 static RUNNING: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static TAKEOVER_MS: AtomicU32 = AtomicU32::new(10_000);
@@ -30,10 +32,18 @@ static TAKEN_BY: AtomicI32 = AtomicI32::new(0);
 /// Who has kept the loop, and for how long.
 static STALLED: AtomicU64 = AtomicU64::new(0);
 static STALLED_MS: AtomicU32 = AtomicU32::new(0);
+/// The turn that the loop has not had, if it was the host's own code that has kept it; 0 for none.
+static MISSED: AtomicU64 = AtomicU64::new(0);
+/// The last turn that the loop was asked for and has had.
+static TURNED: AtomicU64 = AtomicU64::new(0);
+/// A panic of the host's is what it ends by.
+static PANICKED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// For whom this thread works, if it is not the loop's.
     static WORKS_FOR: Cell<u64> = const { Cell::new(0) };
+    /// It was the host that began this thread.
+    static IS_HOSTS: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Buffer(UnsafeCell<[u8; BUFFER_BYTES]>);
@@ -55,6 +65,14 @@ pub fn arm(image: Image, running: fn() -> u64) {
             libc::sigaction(signal, &raw const action, ptr::null_mut());
         }
     }
+}
+
+/// From now on a fault in the host's own code has the process go on as `image`, if any, instead of as this program; it finds the same.
+/// A fault in a plugin's code is answered as ever.
+pub fn arm_back(image: Option<Image>) {
+    let image = image.map_or(ptr::null_mut(), |image| Box::into_raw(Box::new(image)));
+    // What was stored before may be in use.
+    BACK.store(image, Ordering::Release);
 }
 
 /// A fatal fault is what it is anywhere from now on.
@@ -107,6 +125,49 @@ pub fn stalls(whose: u64, for_ms: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::getpid(), libc::SIGABRT) == 0 }
 }
 
+/// This thread is one of the host's: what it does for nobody is the host's own.
+pub fn of_host() {
+    IS_HOSTS.set(true);
+}
+
+/// The loop has had the turn that it was asked for by this number.
+pub fn turned(turn: u64) {
+    TURNED.store(turn, Ordering::Release);
+}
+
+/// Whether the loop has had the turn of this number.
+pub fn has_turned(turn: u64) -> bool {
+    TURNED.load(Ordering::Acquire) >= turn
+}
+
+/// The host's own code has kept the loop from this turn for so long that the process is not to wait any more. To be called as
+/// [`stalls`].
+pub fn misses(turn: u64, for_ms: u32) -> bool {
+    if IMAGE.load(Ordering::Acquire).is_null() || exec::is_left_behind() {
+        return false;
+    }
+    STALLED_MS.store(for_ms.max(1), Ordering::Relaxed);
+    MISSED.store(turn, Ordering::Release);
+    // SAFETY: As in `stalls`.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::getpid(), libc::SIGABRT) == 0 }
+}
+
+/// The host's own code has panicked, on the loop. Returns if there is no program before this one to go back to, or if it is a plugin's
+/// code that the loop is in.
+pub fn panicked(message: &str) {
+    // SAFETY: The calls take nothing.
+    let is_loop = unsafe { libc::getpid() == libc::gettid() };
+    let has_way = !BACK.load(Ordering::Acquire).is_null() && !exec::is_left_behind();
+    let Some(table) = table().filter(|_| has_way && is_loop && running() == 0) else { return };
+    let words = super::words::<{ super::PANIC_BYTES / 8 }>(message);
+    for (place, word) in table.report.panic.iter().zip(words) {
+        place.store(word, Ordering::Relaxed);
+    }
+    PANICKED.store(true, Ordering::Relaxed);
+    // SAFETY: The call takes a number.
+    unsafe { libc::raise(libc::SIGABRT) };
+}
+
 fn running() -> u64 {
     let running = RUNNING.load(Ordering::Relaxed);
     if running.is_null() {
@@ -126,7 +187,7 @@ extern "C" fn on_fatal(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     }
     let is_fault = code > 0;
     let is_own = is_fault || sender == process;
-    let image = IMAGE.load(Ordering::Acquire);
+    let mut image = IMAGE.load(Ordering::Acquire);
     if !is_own || image.is_null() || exec::is_left_behind() {
         return by_default(signal);
     }
@@ -143,7 +204,12 @@ extern "C" fn on_fatal(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     TAKEN_BY.store(thread, Ordering::Relaxed);
     let Some(table) = table() else { return by_default(signal) };
     note(table, signal, info, context, thread == process);
-    if is_loop(table) {
+    let back = BACK.load(Ordering::Acquire);
+    let is_back = !back.is_null() && is_hosts_own(thread == process);
+    let is_loop = is_loop(table);
+    if is_back {
+        image = back;
+    } else if is_loop {
         say(
             b"medusa: the process has crashed once more, and too often within a minute to go on; it ends, for its supervisor to \
               start it again\n",
@@ -162,16 +228,25 @@ extern "C" fn on_fatal(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     by_default(signal);
 }
 
+/// Whether the code that runs on this thread is the host's own.
+fn is_hosts_own(is_loop: bool) -> bool {
+    match is_loop {
+        true => running() == 0,
+        false => IS_HOSTS.get() && WORKS_FOR.get() == 0,
+    }
+}
+
 /// Whether the signal is the watchdog's, and the loop has been let go meanwhile.
 fn is_stale_stall(is_loop: bool) -> bool {
-    let whose = STALLED.load(Ordering::Acquire);
-    if whose == 0 || !is_loop {
-        return false;
-    }
-    if running() == whose {
+    let (whose, turn) = (STALLED.load(Ordering::Acquire), MISSED.load(Ordering::Acquire));
+    let is_kept = (whose != 0 && running() == whose)
+        || (turn != 0 && running() == 0 && !has_turned(turn))
+        || PANICKED.load(Ordering::Relaxed);
+    if !is_loop || is_kept || (whose, turn) == (0, 0) {
         return false;
     }
     STALLED.store(0, Ordering::Relaxed);
+    MISSED.store(0, Ordering::Relaxed);
     STALLED_MS.store(0, Ordering::Relaxed);
     true
 }
@@ -208,7 +283,12 @@ fn note(
     report.stack.store(stack, Ordering::Relaxed);
     let whose = if is_loop { running() } else { WORKS_FOR.get() };
     report.whose.store(whose, Ordering::Relaxed);
-    let stalled_ms = if is_loop { STALLED_MS.load(Ordering::Relaxed) } else { 0 };
+    let is_panic = PANICKED.load(Ordering::Relaxed);
+    if !is_panic {
+        report.panic[0].store(0, Ordering::Relaxed);
+    }
+    let is_stall = is_loop && !is_panic;
+    let stalled_ms = if is_stall { STALLED_MS.load(Ordering::Relaxed) } else { 0 };
     report.stalled_ms.store(stalled_ms, Ordering::Relaxed);
     // SAFETY: The call takes nothing.
     report.thread.store(unsafe { libc::gettid() }.unsigned_abs(), Ordering::Relaxed);
