@@ -9,6 +9,7 @@ mod instances;
 mod lines;
 mod listeners;
 mod next;
+mod probation;
 mod sessions;
 mod signals;
 mod steps;
