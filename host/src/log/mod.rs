@@ -21,12 +21,9 @@ pub use crate::log::{
     queue::AtRest,
     ring::{Batch, Follower, LogLine},
 };
-use crate::{
-    log::{
-        queue::Queue,
-        ring::{Keep, Names, Ring},
-    },
-    sys::exec,
+use crate::log::{
+    queue::Queue,
+    ring::{Keep, Names, Ring},
 };
 
 /// The target of audit lines.
@@ -198,8 +195,6 @@ impl Log {
             tracing::error!(at, thread, "the host panicked: {message}{trace}");
             // It may be the last that this process does.
             queue.flush(FLUSH_MAX);
-            // Where another program can still take it from here, this one has failed.
-            exec::go_back();
         }));
     }
 
