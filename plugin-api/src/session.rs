@@ -76,7 +76,8 @@ pub enum Wake {
     /// The plugin is about to go: come to an end soon.
     Drain,
     /// The connection was handed over to this generation of the plugin, or lived through a crash. All that rested when the plugin was
-    /// upgraded have this turn before any of them, or a new one, has another.
+    /// upgraded have this turn before any of them, or a new one, has another; those of [`crate::server::renewable_sessions`] do not wait for
+    /// one another when the host itself was.
     Resumed,
     /// Somebody posted these bytes; see [`Peer::post`](crate::Peer::post).
     Posted(Vec<u8>),

@@ -131,8 +131,9 @@ async fn serve_on_loop(
         close_monitor: monitor.closer(),
         supervisor: record,
     });
-    tokio::task::spawn_local(reload_at_signal(host.clone(), log, supervisor.clone())?);
-    tokio::task::spawn_local(upgrade_at_signal(host.clone())?);
+    // Signals wait until all is there that they are about.
+    let reloading = reload_at_signal(host.clone(), log, supervisor.clone())?;
+    let upgrading = upgrade_at_signal(host.clone())?;
     let goes_on = left.is_some() || after.as_ref().is_some_and(|after| !after.is_starting());
     if let Some(left) = left
         && let Err(reason) = go_on(&host, &monitor, left).await
@@ -146,6 +147,8 @@ async fn serve_on_loop(
         None if !goes_on => host.begin_keeping(),
         None => {}
     }
+    tokio::task::spawn_local(reloading);
+    tokio::task::spawn_local(upgrading);
     host.keep_picture_now();
     tokio::task::spawn_local(host.clone().watch_probation());
     let keeping = {
@@ -191,7 +194,12 @@ async fn go_on(host: &Host, monitor: &Monitor, mut left: Left) -> Result<(), Str
     // Before sessions come to rest again, and code of plugins' runs.
     host.begin_keeping();
     host.keep_picture_now();
-    restoration.begin().await;
+    let arriving = restoration.begin().await;
+    host.keep_picture_now();
+    // Whoever would see that some are not there yet, or change what there is, waits for them: nobody is answered before.
+    for some in arriving {
+        some.arrive().await;
+    }
     if let Some((session, asker)) = asker {
         monitor.inherit(session, asker, &outcome);
     }

@@ -10,11 +10,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 
-use crate::net::{
-    connection::Connection,
-    connections::{Owner, Place, State},
-    entry::{self, End, Entry},
-    stream::{Resting, Stream},
+use crate::{
+    net::{
+        connection::Connection,
+        connections::{Connections, Owner, Place, State},
+        entry::{self, End, Entry},
+        stream::{Resting, Stream},
+    },
+    sys::{
+        clock,
+        crash::{self, Keeps, Kept},
+    },
 };
 
 /// What is written down of a connection.
@@ -52,7 +58,59 @@ impl ConnectionRecord {
             unread: Vec::new(),
         }
     }
+
+    /// The same as numbers, with another number of up to 63 bits beside it, for where there are very many. Only of one that has nothing
+    /// unread.
+    #[must_use]
+    pub fn words(&self, beside: u64) -> [u64; WORDS] {
+        debug_assert!(self.unread.is_empty());
+        // The clock is the system's, and goes on in another image.
+        let opened_ms = (clock::monotonic_ns() / 1_000_000).saturating_sub(self.age_ms);
+        [
+            u64::from(self.descriptor.cast_unsigned()) | u64::from(self.listener) << 32,
+            self.id,
+            opened_ms,
+            self.bytes_in,
+            self.bytes_out,
+            u64::from(self.is_without_delay) | beside << 1,
+        ]
+    }
+
+    /// What [`ConnectionRecord::words`] says, and the number beside it.
+    #[must_use]
+    pub fn of_words(words: [u64; WORDS]) -> (ConnectionRecord, u64) {
+        let [descriptor, id, opened_ms, bytes_in, bytes_out, more] = words;
+        let record = ConnectionRecord {
+            descriptor: (descriptor as u32).cast_signed(),
+            id,
+            listener: (descriptor >> 32) as u32,
+            age_ms: (clock::monotonic_ns() / 1_000_000).saturating_sub(opened_ms),
+            bytes_in,
+            bytes_out,
+            is_without_delay: more & 1 != 0,
+            unread: Vec::new(),
+        };
+        (record, more >> 1)
+    }
+
+    /// That it rests, for a crash before anybody has gone on with it: whose it is then, by the number of a generation.
+    pub fn keep_resting(&self, owner: u64, connections: &Connections) {
+        let kept = Kept {
+            descriptor: self.descriptor,
+            owner,
+            id: self.id,
+            opened_ms: connections.age_ms().saturating_sub(self.age_ms),
+            listener: self.listener,
+            record: None,
+        };
+        if crash::keep(&kept, Keeps::NoState, &[]) {
+            crash::rest(self.descriptor);
+        }
+    }
 }
+
+/// How many numbers a record is.
+pub const WORDS: usize = 6;
 
 impl Connection {
     /// Writes down what another image needs to go on with it. Nothing has changed for this one.
@@ -87,14 +145,12 @@ impl Connection {
         owner: Rc<Owner>,
         place: Place,
     ) -> Result<Connection, (OwnedFd, io::Error)> {
-        let reference = SockRef::from(&socket);
-        let known = reference.peer_addr().and_then(|peer| Ok((peer, reference.domain()?)));
-        let (remote, domain) = match known {
-            Ok((peer, domain)) => (entry::from_system(&peer), domain),
+        let peer = match SockRef::from(&socket).peer_addr() {
+            Ok(peer) => peer,
             Err(error) => return Err((socket, error)),
         };
-        let is_unix = domain == socket2::Domain::UNIX;
-        let stream = match is_unix {
+        let remote = entry::from_system(&peer);
+        let stream = match peer.is_unix() {
             true => Stream::Resting(Resting::Unix(socket.into())),
             false => Stream::Resting(Resting::Tcp(socket.into())),
         };

@@ -15,13 +15,14 @@ use crate::{
     config,
     net::Connection,
     plugin::{
+        arriving::Arriving,
         generation::Generation,
         instance::{Bind, Counts, Instance},
         library::Original,
         lifecycle::{self, Refused, bounded},
         quarantine,
         registry::Registry,
-        session::{Inherited, SessionRecord, Sessions},
+        session::{Inherited, RestingRecords, SessionRecord, Sessions},
     },
     sys::{crash, exec},
 };
@@ -44,6 +45,8 @@ pub struct Legacy {
     pub listeners: Vec<(String, RawFd)>,
     /// Its sessions.
     pub sessions: Vec<SessionRecord>,
+    /// Those that are as good as new.
+    pub resting: RestingRecords,
     /// It has to go on with what can be: a session that cannot is closed.
     pub is_rest: bool,
 }
@@ -53,15 +56,19 @@ pub struct Restored {
     generation: Rc<Generation>,
     listeners: Vec<Bind>,
     sessions: Vec<Inherited>,
+    arriving: Option<Arriving>,
     /// Sockets whose peers have gone. They are closed once there is no way back any more.
     gone: Vec<OwnedFd>,
     quarantined: Option<String>,
 }
 
 impl Restored {
-    /// It serves from now on.
-    pub async fn begin(self) {
+    /// It serves from now on. Answers those of its sessions that are yet to arrive.
+    pub async fn begin(self) -> Option<Arriving> {
         drop(self.gone);
+        if let Some(arriving) = &self.arriving {
+            arriving.keep();
+        }
         self.generation.freeze(false);
         let instance = &self.generation.instance;
         let spec = instance.spec.borrow().clone();
@@ -74,6 +81,7 @@ impl Restored {
             Sessions::inherit(service, self.sessions);
         }
         instance.listen(&spec.listen, self.listeners).await;
+        self.arriving
     }
 }
 
@@ -105,6 +113,7 @@ pub async fn restore(
             generation,
             listeners,
             sessions,
+            arriving: None,
             gone: Vec::new(),
             quarantined: None,
         });
@@ -116,9 +125,20 @@ pub async fn restore(
         cannot(reason)
     })?;
     lifecycle::activate(&generation, None).map_err(cannot)?;
+    let arriving = Arriving::new(&generation, legacy.version, legacy.resting).map_err(cannot)?;
     // Last, so that nothing that fails closes them: who goes on then finds them where they were.
-    let listeners = listeners(&generation.instance, &legacy.listeners, Back::Open)?;
-    Ok(Restored { generation, listeners, sessions, gone, quarantined: legacy.quarantined })
+    let listeners = listeners(&generation.instance, &legacy.listeners, Back::Open);
+    match listeners {
+        Ok(listeners) => {
+            let arriving = Some(arriving);
+            let quarantined = legacy.quarantined;
+            Ok(Restored { generation, listeners, sessions, arriving, gone, quarantined })
+        }
+        Err(refused) => {
+            std::mem::forget(arriving);
+            Err(refused)
+        }
+    }
 }
 
 /// Has a plugin do of [`restore`] what touches nothing outside of it: it is prepared, and reads its state. Its sessions can only be read

@@ -1,5 +1,6 @@
 //! Plugins: registry > instance > generation > library, and what a plugin may call.
 
+pub mod arriving;
 pub mod attach;
 pub mod body;
 mod callbacks;

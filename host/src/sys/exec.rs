@@ -127,6 +127,25 @@ pub fn set_inherited(descriptor: RawFd, is_inherited: bool) -> io::Result<()> {
     Ok(fcntl_setfd(unsafe { borrowed(descriptor)? }, flags)?)
 }
 
+/// None of these descriptors goes on in the next program, whatever was said of it before. One that is not open does no harm.
+pub fn keep_back(mut descriptors: Vec<RawFd>) {
+    descriptors.retain(|descriptor| *descriptor >= 0);
+    descriptors.sort_unstable();
+    // There may be very many, and most of them follow one another.
+    for run in descriptors.chunk_by(|one, next| next - one <= 1) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let (from, to) = (first.cast_unsigned(), last.cast_unsigned());
+        let flags = libc::CLOSE_RANGE_CLOEXEC;
+        // SAFETY: Numbers are passed, and no descriptor is closed.
+        if unsafe { libc::syscall(libc::SYS_close_range, from, to, flags) } != 0 {
+            // A kernel before 5.11.
+            for descriptor in run {
+                let _ = set_inherited(*descriptor, false);
+            }
+        }
+    }
+}
+
 /// Has a child that is about to be run inherit these descriptors under their numbers, and be `program` with these words and nothing else:
 /// the search along a path, and a shell for what the system does not execute, are left out.
 ///

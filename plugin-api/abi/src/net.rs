@@ -85,7 +85,8 @@ pub struct ParkSpec {
 /// holds bytes that were read and not served, say.
 pub const PARK_RESUME: u32 = 1;
 /// [`ParkSpec::flags`]: while the session rests it is as good as one without a state. If the host crashes meanwhile, it goes on so, without
-/// a record: its first turn has [`WAKE_RESUMED`], and nothing was imported for it.
+/// a record: its first turn has [`WAKE_RESUMED`], and nothing was imported for it. If the host replaces its own program meanwhile, its state
+/// goes over all the same, and it has that turn when the host serves again already: others may have theirs before.
 pub const PARK_AS_NEW: u32 = 2;
 
 /// Asks for a listener or an outgoing connection.

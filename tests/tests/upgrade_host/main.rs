@@ -5,6 +5,7 @@ mod drained;
 mod fails_after;
 mod fails_before;
 mod held;
+mod idle;
 mod instances;
 mod lines;
 mod listeners;

@@ -40,7 +40,7 @@ use crate::{
         inherit::{self, Restored},
         instance::Instance,
         lifecycle::{self, Refused},
-        session::SessionRecord,
+        session::{RestingRecords, SessionRecord},
         unload,
     },
     sys::{
@@ -513,6 +513,7 @@ fn record(
         state_version: generation.manifest.state.as_ref().map_or(0, |state| state.writes),
         state: state.cloned().unwrap_or_default(),
         sessions: Vec::new(),
+        resting: RestingRecords::default(),
     };
     let record = InstanceRecord::new(&instance.name, instance.counts(), instance.sockets(), parts);
     let beside = Beside {

@@ -13,7 +13,7 @@ use crate::{
     app::host::Host,
     log::AUDIT,
     monitor::control::HostUpgradeOutcome,
-    plugin::{inherit, lifecycle::Refused},
+    plugin::{arriving::Arriving, inherit, lifecycle::Refused},
     sys::{clock, exec, fault, inherit::forget_variables},
 };
 
@@ -140,10 +140,7 @@ impl Host {
         exec::hold_signals(false);
         let Left { inheritance, back, memory, descriptors, libraries } = left;
         // Nothing more of this goes over to a child.
-        for descriptor in descriptors {
-            // It may be over already.
-            let _ = exec::set_inherited(descriptor, false);
-        }
+        exec::keep_back(descriptors);
         drop(memory);
         let program = exec::take(inheritance.program);
         let before = inheritance.before.map(OnProbation::of);
@@ -179,10 +176,12 @@ impl Host {
 /// Instances that could begin where another image left off.
 pub struct Restoration(Vec<inherit::Restored>);
 impl Restoration {
-    /// They serve from now on.
-    pub async fn begin(self) {
+    /// They serve from now on. Answers the sessions that are yet to arrive.
+    pub async fn begin(self) -> Vec<Arriving> {
+        let mut arriving = Vec::new();
         for one in self.0 {
-            one.begin().await;
+            arriving.extend(one.begin().await);
         }
+        arriving
     }
 }

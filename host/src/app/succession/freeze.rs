@@ -37,6 +37,15 @@ impl Host {
     }
 }
 
+/// Does what need not be done in the standstill.
+pub(super) async fn prepare(instances: &[Rc<Instance>]) {
+    for service in instances.iter().filter_map(|it| it.current()).filter_map(|it| service(&it)) {
+        if let Some(sessions) = service.sessions() {
+            sessions.prepare().await;
+        }
+    }
+}
+
 /// Instances whose sessions are held where they park.
 pub(super) struct Frozen {
     pub(super) instances: Vec<Rc<Instance>>,

@@ -20,12 +20,17 @@ use crate::{
     app::succession::{aftermath::keeps, probation::Predecessor},
     config::{Config, Diagnostics, Instance, Source},
     monitor::control::Asker,
-    plugin::{inherit::Legacy, instance::Counts, registry::Clock, session::SessionRecord},
+    plugin::{
+        inherit::Legacy,
+        instance::Counts,
+        registry::Clock,
+        session::{RestingRecords, SessionRecord},
+    },
     sys::{exec, memfd},
 };
 
 /// The form of what is written down. An image that reads another one is refused before anything is touched.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// What one image of the host leaves to the next.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -91,6 +96,8 @@ pub(super) struct InstanceRecord {
     /// The addresses as they are configured, and the sockets.
     pub(super) listeners: Vec<(String, RawFd)>,
     pub(super) sessions: Vec<SessionRecord>,
+    /// Sessions beside those, which nothing is lost of if they cannot be gone on with as they were.
+    pub(super) resting: RestingRecords,
 }
 
 /// What is to be known of a service manager.
@@ -152,6 +159,7 @@ impl InstanceRecord {
             state: self.state.map(ByteBuf::into_vec),
             listeners: self.listeners,
             sessions: self.sessions,
+            resting: self.resting,
             is_rest: false,
         };
         Ok((spec, legacy))
@@ -170,6 +178,7 @@ pub(super) struct Parts {
     pub(super) state_version: u32,
     pub(super) state: Vec<u8>,
     pub(super) sessions: Vec<SessionRecord>,
+    pub(super) resting: RestingRecords,
 }
 
 impl InstanceRecord {
@@ -190,6 +199,7 @@ impl InstanceRecord {
             state: (!parts.state.is_empty()).then(|| parts.state.into()),
             listeners,
             sessions: parts.sessions,
+            resting: parts.resting,
         }
     }
 }
@@ -280,6 +290,7 @@ impl Inheritance {
             all.push(instance.library);
             all.extend(instance.listeners.iter().map(|(_, descriptor)| *descriptor));
             all.extend(instance.sessions.iter().map(|session| session.connection.descriptor));
+            all.extend(instance.resting.connections().map(|connection| connection.descriptor));
         }
         all
     }
@@ -290,12 +301,12 @@ impl Inheritance {
         Some((exec::take(asker.descriptor).ok()?, asker))
     }
 
-    /// Says whether the descriptors go over, with the memory file itself.
+    /// Has the descriptors go over, with the memory file itself, until [`exec::keep_back`].
     ///
     /// # Errors
-    /// One of them is not open; those before it are as was asked.
-    pub(super) fn set_inherited(&self, memory: &OwnedFd, goes_over: bool) -> io::Result<()> {
+    /// One of them is not open; those before it go over.
+    pub(super) fn pass(&self, memory: &OwnedFd) -> io::Result<()> {
         let mut all = self.descriptors().into_iter().chain([memory.as_raw_fd()]);
-        all.try_for_each(|descriptor| exec::set_inherited(descriptor, goes_over))
+        all.try_for_each(|descriptor| exec::set_inherited(descriptor, true))
     }
 }

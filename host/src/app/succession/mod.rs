@@ -34,7 +34,7 @@ pub use self::{
     inheritance::{Inheritance, SupervisorRecord},
 };
 use self::{
-    freeze::{Frozen, LOOK_EVERY, check_threads, jobs, release, retake},
+    freeze::{Frozen, LOOK_EVERY, check_threads, jobs, prepare, release, retake},
     inheritance::{InstanceRecord, Parts},
     probation::OnProbation,
     standby::{Fate, Forked},
@@ -47,7 +47,6 @@ use crate::{
         generation::{Generation, Phase},
         instance::Instance,
         serve::Service,
-        session::Sessions,
     },
     sys::{clock, crash, exec, fault, reactor},
 };
@@ -92,6 +91,15 @@ enum Stays {
     Here(String),
     /// It has: this is the process that brings to an end what could not go over.
     Behind,
+}
+
+/// Whether sessions are written down with the rest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sessions {
+    /// They are to go over.
+    Go,
+    /// It is a rehearsal, which only one that was started could read them in.
+    Stay,
 }
 
 impl Succession {
@@ -169,6 +177,7 @@ impl Host {
         check_threads(&instances).map_err(Stays::Here)?;
         self.ask(&binary, &instances).await.map_err(Stays::Here)?;
         fault::after("host.asked").map_err(Stays::Here)?;
+        prepare(&instances).await;
 
         let frozen = Frozen::begin(instances.clone());
         self.settled(&instances, frozen.until).await;
@@ -194,7 +203,7 @@ impl Host {
 
     /// Asks the program whether it could go on with what there is now.
     async fn ask(&self, binary: &Path, instances: &[Rc<Instance>]) -> Result<(), String> {
-        let left = self.write_down(instances, None, clock::monotonic_ns())?;
+        let left = self.write_down(instances, Sessions::Stay, None, clock::monotonic_ns())?;
         let cannot = |error: io::Error| format!("what is to go over cannot be written: {error}");
         let memory = left.write().map_err(cannot)?;
         let limit = Duration::from_millis(self.registry.config().limits.preflight_ms_max);
@@ -219,7 +228,7 @@ impl Host {
         loop {
             // It may have been told to end meanwhile, which the other program would know nothing of.
             self.check_running().map_err(|refusal| Stays::Here(refusal.0))?;
-            let left = self.write_down(&frozen.instances, asker, frozen.since_ns);
+            let left = self.write_down(&frozen.instances, Sessions::Go, asker, frozen.since_ns);
             let left = left.map_err(Stays::Here)?;
             fault::after("host.written").map_err(Stays::Here)?;
             // From here on it is the standby that takes over if this process dies; it is not to be two that do.
@@ -251,6 +260,7 @@ impl Host {
     fn write_down(
         &self,
         instances: &[Rc<Instance>],
+        sessions: Sessions,
         asker: Option<Asker>,
         frozen_ns: u64,
     ) -> Result<Inheritance, String> {
@@ -269,7 +279,7 @@ impl Host {
         left.passed = self.registry.sockets.managers();
         left.asker = asker;
         left.instances =
-            instances.iter().map(|it| record(it, &config)).collect::<Result<_, _>>()?;
+            instances.iter().map(|it| record(it, &config, sessions)).collect::<Result<_, _>>()?;
         left.failed = self.failed();
         Ok(left)
     }
@@ -360,7 +370,7 @@ fn execute(binary: &Path, mut left: Inheritance, standby: standby::Standby) -> S
         let memory = left.write()?;
         let variable = OsString::from(memory.as_raw_fd().to_string());
         let image = exec::Image::new(binary, &[(VARIABLE, Some(variable)), (BACK, None)])?;
-        let pass = left.set_inherited(&memory, true);
+        let pass = left.pass(&memory);
         let pass = pass.and_then(|()| fault::after("host.passed").map_err(io::Error::other));
         let error = pass.map(|()| {
             exec::hold_signals(true);
@@ -370,7 +380,7 @@ fn execute(binary: &Path, mut left: Inheritance, standby: standby::Standby) -> S
             exec::hold_signals(false);
             error
         });
-        left.set_inherited(&memory, false)?;
+        exec::keep_back(left.descriptors());
         error
     };
     let error = { tried }().unwrap_or_else(|error| error);
@@ -381,6 +391,7 @@ fn execute(binary: &Path, mut left: Inheritance, standby: standby::Standby) -> S
 fn record(
     instance: &Rc<Instance>,
     config: &crate::config::Config,
+    sessions: Sessions,
 ) -> Result<InstanceRecord, String> {
     let of = |reason: String| format!("`{}`: {reason}", instance.name);
     let generation = instance.current().ok_or_else(|| of("it has stopped meanwhile".to_owned()))?;
@@ -389,9 +400,10 @@ fn record(
     let (path, library) = library.flatten().ok_or_else(|| of("its library is gone".to_owned()))?;
     let is_quarantined = generation.phase.get() == Phase::Quarantined;
     let spec = instance.spec.borrow().clone();
-    let sessions = match service(&generation) {
-        Some(service) => service.sessions().map(Sessions::records).transpose().map_err(of)?,
-        None => None,
+    let service = service(&generation).filter(|_| sessions == Sessions::Go);
+    let (sessions, resting) = match service.as_ref().and_then(|it| it.sessions()) {
+        Some(sessions) => sessions.records().map_err(of)?,
+        None => Default::default(),
     };
     let parts = Parts {
         by_hand: InstanceRecord::by_hand(&spec.source, &config.source),
@@ -400,7 +412,8 @@ fn record(
         quarantined: generation.reason.borrow().clone().filter(|_| is_quarantined),
         state_version: generation.manifest.state.as_ref().map_or(0, |state| state.writes),
         state: generation.export_state().map_err(of)?,
-        sessions: sessions.unwrap_or_default(),
+        sessions,
+        resting,
     };
     Ok(InstanceRecord::new(&instance.name, instance.counts(), instance.sockets(), parts))
 }

@@ -20,6 +20,7 @@ impl Session {
             None => Keeps::Nothing,
         };
         let record = record.unwrap_or_default();
+        self.is_as_new.set(keeps == Keeps::NoState);
         let is_kept = self.connection.keep(self.generation().id, keeps, record);
         if !is_kept && !sessions.is_too_long.replace(true) {
             tracing::warn!(

@@ -11,7 +11,7 @@ use crate::{
     plugin::serve::Service,
 };
 
-use super::{Session, Sessions, Wake};
+use super::{NOT_PREPARED, Session, Sessions, Wake, resting::RestingRecords};
 
 /// What another image of the host needs to go on with a session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,7 +39,33 @@ pub struct Inherited {
     pub is_new: bool,
 }
 
+/// How many sessions are written down before the loop turns.
+const PREPARED_PER_TURN: usize = 64;
+
 impl Sessions {
+    /// Writes down those that rest as good as new, a few at a time, and lets others have their turns in between: of one that has none before
+    /// [`Sessions::records`] that need not be done in the pause.
+    pub async fn prepare(&self) {
+        self.prepared.take();
+        let mut state = Vec::new();
+        for some in self.list().chunks(PREPARED_PER_TURN) {
+            for session in some {
+                session.prepared.set(NOT_PREPARED);
+                state.clear();
+                // One that fails is asked again, and then heeded.
+                if session.is_as_new_at_rest()
+                    && !session.service.object.is_given_back()
+                    && self.export(session, &mut state).is_ok_and(|has_state| has_state)
+                {
+                    let mut prepared = self.prepared.borrow_mut();
+                    let from = prepared.push(&session.connection.record(), &state);
+                    session.prepared.set(u32::try_from(from).unwrap_or(NOT_PREPARED));
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Begins no turn any more, and has none be followed by another, until [`Sessions::thaw`].
     pub fn freeze(&self) {
         self.is_frozen.set(true);
@@ -49,6 +75,7 @@ impl Sessions {
     /// Goes on where it was frozen.
     pub fn thaw(&self) {
         self.is_frozen.set(false);
+        self.prepared.take();
         for session in self.list().into_iter().filter(|session| session.is_held.take()) {
             if let Some(next) = session.go_on(self) {
                 session.turn_soon(next);
@@ -68,16 +95,28 @@ impl Sessions {
     ///
     /// # Errors
     /// Why one of them cannot be written down.
-    pub fn records(&self) -> Result<Vec<SessionRecord>, String> {
+    pub fn records(&self) -> Result<(Vec<SessionRecord>, RestingRecords), String> {
         let mut held_back = self.held_back();
-        let mut records = Vec::new();
+        let (mut records, mut resting) = (Vec::new(), RestingRecords::default());
+        let mut state = Vec::new();
+        let prepared = self.prepared.borrow();
         for session in self.list() {
+            // It rests still.
+            let from = session.prepared.get();
+            if from != NOT_PREPARED && resting.push_of(&prepared, from as usize) {
+                continue;
+            }
             let waiting = held_back.remove(&session.handle);
             if !session.is_still() && waiting.is_none() {
                 continue;
             }
-            let mut state = Vec::new();
-            let state = self.export(&session, &mut state)?.then(|| ByteBuf::from(state));
+            state.clear();
+            let has_state = self.export(&session, &mut state)?;
+            if has_state && waiting.is_none() && session.is_as_new_at_rest() {
+                resting.push(&session.connection.record(), &state);
+                continue;
+            }
+            let state = has_state.then(|| ByteBuf::from(std::mem::take(&mut state)));
             let mut posts = waiting.unwrap_or_default();
             let queued = session.posts.take();
             posts.extend(queued.iter().flat_map(|queue| queue.iter().cloned().map(ByteBuf::from)));
@@ -89,7 +128,7 @@ impl Sessions {
                 is_as_new: false,
             });
         }
-        Ok(records)
+        Ok((records, resting))
     }
 
     /// Those that [`Sessions::records`] has written down are another process's now: nothing of them is kept here, and their connections
@@ -132,9 +171,25 @@ impl Sessions {
         Sessions::resume(service, resuming);
         new.iter().for_each(|session| session.have_turn(sessions, Wake::Readable));
     }
+
+    /// Goes on with one that was as good as new when it rested: its first turn is as that of one which was handed over.
+    pub fn arrive(service: &Rc<Service>, handle: Handle, connection: Rc<Connection>) {
+        let Some(sessions) = service.sessions() else { return };
+        let session = Session::new(service, handle, connection);
+        sessions.insert(session.clone());
+        session.have_turn(sessions, Wake::Resumed);
+    }
 }
 
 impl Session {
+    /// Whether it rests, is as good as new, and nothing waits for it.
+    fn is_as_new_at_rest(&self) -> bool {
+        let posts = self.posts.take();
+        let is_posted_to = posts.is_some();
+        self.posts.set(posts);
+        self.is_as_new.get() && self.is_resting() && !self.is_resumed.get() && !is_posted_to
+    }
+
     /// Whether it is in no turn.
     fn is_still(&self) -> bool {
         self.is_resting() || self.is_held.get()
