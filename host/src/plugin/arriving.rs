@@ -7,7 +7,7 @@ use crate::{
     net::{Connection, connections::Place, succession::ConnectionRecord},
     plugin::{
         generation::Generation,
-        session::{RestingRecords, Sessions},
+        session::{Read, RestingRecords, Sessions},
     },
     sys::{crash, exec},
 };
@@ -20,8 +20,9 @@ pub struct Arriving {
     generation: Rc<Generation>,
     version: u32,
     records: RestingRecords,
-    /// Where the next record begins.
-    at: usize,
+    read: Option<Read>,
+    /// The number of the next.
+    next: usize,
     /// One for each: nobody who comes meanwhile gets them.
     places: Vec<Place>,
 }
@@ -42,13 +43,33 @@ impl Arriving {
         let places = places.collect::<Result<_, _>>().map_err(|full| full.to_string())?;
         // Nobody takes the generation for idle.
         generation.enter_flight();
-        Ok(Arriving { generation: generation.clone(), version, records, at: 0, places })
+        Ok(Arriving {
+            generation: generation.clone(),
+            version,
+            records,
+            read: None,
+            next: 0,
+            places,
+        })
     }
 
-    /// A crash finds them from now on, as long as they have not arrived.
-    pub(super) fn keep(&self) {
+    /// There is no way back any more: reads what is known of them. From now on a crash finds them, as long as they have not arrived.
+    pub(super) fn begin(&mut self) {
+        let read = match self.records.read() {
+            Ok(read) => read,
+            Err(error) => {
+                let (instance, count) = (self.generation.name(), self.places.len());
+                tracing::error!(instance, count, "connections that rested are closed: {error}");
+                return self.places.clear();
+            }
+        };
         let connections = &self.generation.instance.registry.connections;
-        self.records.connections().for_each(|it| it.keep_resting(self.generation.id, connections));
+        for number in 0..self.records.count() {
+            if let Some((connection, _)) = self.records.record(number, &read) {
+                connection.keep_resting(self.generation.id, connections);
+            }
+        }
+        self.read = Some(read);
     }
 
     /// Goes on with all of them, and lets others have their turns in between.
@@ -61,11 +82,11 @@ impl Arriving {
 
     fn some(&mut self) {
         for _ in 0..AT_A_TIME {
-            let (Some((connection, state, next)), Some(place)) =
-                (self.records.at(self.at), self.places.pop())
-            else {
-                return;
-            };
+            let Some(place) = self.places.pop() else { return };
+            let number = self.next;
+            let record = self.read.as_ref().and_then(|read| self.records.record(number, read));
+            let Some((connection, state)) = record else { return self.places.clear() };
+            self.next += 1;
             if let Err(reason) = self.one(&connection, state, place) {
                 crash::rise(connection.descriptor);
                 tracing::debug!(
@@ -74,7 +95,6 @@ impl Arriving {
                     "it is over: {reason}"
                 );
             }
-            self.at = next;
         }
     }
 
@@ -107,10 +127,10 @@ impl Arriving {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        while let Some((connection, _, next)) = self.records.at(self.at) {
-            crash::rise(connection.descriptor);
-            drop(exec::take(connection.descriptor));
-            self.at = next;
+        let left = (self.next..self.records.count()).filter_map(|it| self.records.descriptor(it));
+        for descriptor in left {
+            crash::rise(descriptor);
+            drop(exec::take(descriptor));
         }
         self.generation.leave_flight();
     }

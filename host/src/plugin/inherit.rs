@@ -64,10 +64,10 @@ pub struct Restored {
 
 impl Restored {
     /// It serves from now on. Answers those of its sessions that are yet to arrive.
-    pub async fn begin(self) -> Option<Arriving> {
+    pub async fn begin(mut self) -> Option<Arriving> {
         drop(self.gone);
-        if let Some(arriving) = &self.arriving {
-            arriving.keep();
+        if let Some(arriving) = &mut self.arriving {
+            arriving.begin();
         }
         self.generation.freeze(false);
         let instance = &self.generation.instance;

@@ -1,9 +1,9 @@
-//! The pause by the number of connections that are idle.
+//! The pause by the number of connections that are idle, as the host tells it and as another client sees it.
 
 use medusa_tests::{Client, Monitor, soak_count, wait_until};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{Files, PATIENCE, no_children, quantiles, serve, upgrade};
+use crate::{Files, PATIENCE, load::Load, no_children, quantiles, serve, upgrade};
 
 #[test]
 fn the_pause_by_the_number_of_idle_connections() {
@@ -28,10 +28,19 @@ fn the_pause_by_the_number_of_idle_connections() {
                 .as_array()
                 .is_some_and(|all| all.len() == count)
         });
-        let mut pauses: Vec<_> =
-            (0..soak_count(2, 20)).map(|_| upgrade(&mut monitor, &server)).collect();
+        let load = Load::of_one(server.address("web"), &files.small);
+        let (mut pauses, mut slowest) = (Vec::new(), Vec::new());
+        for _ in 0..soak_count(2, 20) {
+            load.wait_for_more();
+            load.forget_slowest();
+            pauses.push(upgrade(&mut monitor, &server));
+            load.wait_for_more();
+            slowest.push(load.slowest_us());
+        }
+        load.end();
         ask(&mut clients);
         println!("{count} idle connections: pause {}", quantiles(&mut pauses));
+        println!("  slowest request of another client: {}", quantiles(&mut slowest));
         no_children(server.process());
         drop(clients);
     }

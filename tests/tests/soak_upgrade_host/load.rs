@@ -37,10 +37,22 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn begin(web: SocketAddr, lines: SocketAddr, small: &[u8]) -> Load {
-        let counts = (0..STAYING + 2).map(|_| AtomicU64::new(0)).collect();
+    /// One client, on a connection that stays.
+    pub(crate) fn of_one(web: SocketAddr, small: &[u8]) -> Load {
+        let mut load = Load::none(1);
+        let (mut client, small) = (Client::connect(web), small.to_vec());
+        load.start(move || get(&mut client, &small));
+        load
+    }
+
+    fn none(clients: usize) -> Load {
+        let counts = (0..clients).map(|_| AtomicU64::new(0)).collect();
         let shared = Arc::new(Shared { counts, ..Shared::default() });
-        let mut load = Load { shared, threads: Vec::new() };
+        Load { shared, threads: Vec::new() }
+    }
+
+    pub(crate) fn begin(web: SocketAddr, lines: SocketAddr, small: &[u8]) -> Load {
+        let mut load = Load::none(STAYING + 2);
         for _ in 0..STAYING {
             let (mut client, small) = (Client::connect(web), small.to_vec());
             load.start(move || get(&mut client, &small));
@@ -94,7 +106,7 @@ impl Load {
         self.shared.is_over.store(true, SeqCst);
         self.threads.into_iter().for_each(|thread| thread.join().expect("nothing is amiss"));
         let count = |it: &AtomicU64| it.load(SeqCst);
-        let (staying, new) = self.shared.counts.split_at(STAYING);
+        let (staying, new) = self.shared.counts.split_at(STAYING.min(self.shared.counts.len()));
         let sum = |all: &[AtomicU64]| all.iter().map(count).sum::<u64>();
         format!("{} requests meanwhile and {} new connections", sum(staying), sum(new))
     }

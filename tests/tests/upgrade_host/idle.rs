@@ -41,8 +41,10 @@ impl Idle {
         let mut idle = Idle { clients, known: BTreeMap::new() };
         idle.ask();
         wait_until("all to rest", PATIENCE, || parked(server).len() == COUNT);
+        let shown = parked(server);
+        // Not before it was shown.
         let seen = Instant::now();
-        idle.known = parked(server).into_iter().map(|(id, age)| (id, (seen, age))).collect();
+        idle.known = shown.into_iter().map(|(id, age)| (id, (seen, age))).collect();
         idle
     }
 
@@ -63,7 +65,7 @@ impl Idle {
         assert!(shown.keys().eq(self.known.keys()), "{} of {COUNT} are shown", shown.len());
         for (id, (seen, age)) in &self.known {
             // Both are rounded.
-            let least = *age + now.duration_since(*seen) - Duration::from_millis(2);
+            let least = *age + now.duration_since(*seen) - Duration::from_millis(5);
             assert!(shown[id] >= least, "{id} was {age:?}, and is {:?}", shown[id]);
         }
     }

@@ -290,7 +290,7 @@ impl Inheritance {
             all.push(instance.library);
             all.extend(instance.listeners.iter().map(|(_, descriptor)| *descriptor));
             all.extend(instance.sessions.iter().map(|session| session.connection.descriptor));
-            all.extend(instance.resting.connections().map(|connection| connection.descriptor));
+            all.extend(instance.resting.descriptors());
         }
         all
     }

@@ -1,67 +1,142 @@
 //! Sessions that are as good as new while they rest, on their way to another image of the host: there may be very many, and they are
-//! written one after the other into one piece of memory.
+//! written one after the other into a memory file of their own, most of them before the pause.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _},
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::fs::FileExt as _,
+    },
+};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::net::succession::{ConnectionRecord, WORDS};
+use crate::{
+    net::succession::{ConnectionRecord, WORDS},
+    sys::{exec, memfd},
+};
 
 /// Bytes of what comes before a state.
 const HEAD_BYTES: usize = WORDS * size_of::<u64>();
 
-/// The records of sessions that rest, and have no state that matters.
+/// Where a record begins in the file, and the descriptor of its connection.
+type Entry = [u8; 8];
+
+/// The records of sessions that rest, and have no state that matters: those in the file that are true still.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RestingRecords {
-    count: usize,
-    /// For each the words of its connection, with the length of its state beside them, and the state.
-    bytes: ByteBuf,
+    /// If there are any.
+    file: Option<RawFd>,
+    /// An [`Entry`] for each.
+    entries: ByteBuf,
+}
+
+/// The file as it is being written.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    file: Option<File>,
+    written: usize,
+    /// What comes into the file next: for each session the words of its connection, with the length of its state beside them, and the
+    /// state.
+    next: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// The file as it was read.
+#[derive(Debug)]
+pub struct Read(Vec<u8>);
+
+impl Notes {
+    /// Adds a session. Answers its place.
+    pub(super) fn push(&mut self, connection: &ConnectionRecord, state: &[u8]) -> io::Result<u32> {
+        let from = u32::try_from(self.written + self.next.len()).map_err(io::Error::other)?;
+        let words = connection.words(state.len() as u64);
+        self.next.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        self.next.extend_from_slice(state);
+        let [from, descriptor] = [from.to_le_bytes(), connection.descriptor.to_le_bytes()];
+        self.entries
+            .push(std::array::from_fn(|at| if at < 4 { from[at] } else { descriptor[at - 4] }));
+        u32::try_from(self.entries.len() - 1).map_err(io::Error::other)
+    }
+
+    /// Writes what was added.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.next.is_empty() {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(memfd::create("medusa:resting")?.into()),
+        };
+        file.write_all_at(&self.next, self.written as u64)?;
+        self.written += self.next.len();
+        self.next.clear();
+        Ok(())
+    }
+
+    /// Adds the session that has this place to those that are true. False if none has it.
+    pub(super) fn confirm(&self, place: u32, records: &mut RestingRecords) -> bool {
+        let entry = self.entries.get(place as usize);
+        records.entries.extend(entry.into_iter().flatten());
+        entry.is_some()
+    }
+
+    /// What was written is to be found here.
+    pub(super) fn show(&self, records: &mut RestingRecords) {
+        records.file = self.file.as_ref().map(|file| file.as_raw_fd());
+    }
 }
 
 impl RestingRecords {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.count
+        self.entries.as_chunks::<8>().0.len()
     }
 
-    /// Adds one. Answers where it begins.
-    pub(super) fn push(&mut self, connection: &ConnectionRecord, state: &[u8]) -> usize {
-        let from = self.bytes.len();
-        let words = connection.words(state.len() as u64);
-        self.bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
-        self.bytes.extend_from_slice(state);
-        self.count += 1;
-        from
+    /// All descriptors: that of the file too.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.file.into_iter().chain((0..self.count()).filter_map(|number| self.descriptor(number)))
     }
 
-    /// Adds the one of others that begins there. False if none does.
-    pub(super) fn push_of(&mut self, others: &RestingRecords, from: usize) -> bool {
-        let Some((_, _, next)) = others.at(from) else { return false };
-        self.bytes.extend_from_slice(&others.bytes[from..next]);
-        self.count += 1;
-        true
-    }
-
-    /// The record that begins at this byte, and where the next begins; none behind the last one.
+    /// That of the connection with this number; they count from 0.
     #[must_use]
-    pub fn at(&self, from: usize) -> Option<(ConnectionRecord, &[u8], usize)> {
-        let (head, rest) = self.bytes.get(from..)?.split_at_checked(HEAD_BYTES)?;
+    pub fn descriptor(&self, number: usize) -> Option<RawFd> {
+        let [.., a, b, c, d] = *self.entries.as_chunks::<8>().0.get(number)?;
+        Some(RawFd::from_le_bytes([a, b, c, d]))
+    }
+
+    /// Reads the file, and closes it: once.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn read(&mut self) -> io::Result<Read> {
+        let mut bytes = Vec::new();
+        if let Some(descriptor) = self.file.take() {
+            let mut file = File::from(exec::take(descriptor)?);
+            file.rewind()?;
+            file.read_to_end(&mut bytes)?;
+        }
+        Ok(Read(bytes))
+    }
+
+    /// The record with this number, and its state.
+    #[must_use]
+    pub fn record<'a>(
+        &self,
+        number: usize,
+        read: &'a Read,
+    ) -> Option<(ConnectionRecord, &'a [u8])> {
+        let [a, b, c, d, ..] = *self.entries.as_chunks::<8>().0.get(number)?;
+        let from = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok()?;
+        let (head, rest) = read.0.get(from..)?.split_at_checked(HEAD_BYTES)?;
         let mut words = [0; WORDS];
         for (word, bytes) in words.iter_mut().zip(head.as_chunks().0) {
             *word = u64::from_le_bytes(*bytes);
         }
         let (connection, length) = ConnectionRecord::of_words(words);
-        let state = rest.get(..usize::try_from(length).ok()?)?;
-        Some((connection, state, from + HEAD_BYTES + state.len()))
-    }
-
-    /// The connections.
-    pub fn connections(&self) -> impl Iterator<Item = ConnectionRecord> {
-        let mut from = 0;
-        std::iter::from_fn(move || {
-            let (connection, _, next) = self.at(from)?;
-            from = next;
-            Some(connection)
-        })
+        Some((connection, rest.get(..usize::try_from(length).ok()?)?))
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     plugin::serve::Service,
 };
 
-use super::{NOT_PREPARED, Session, Sessions, Wake, resting::RestingRecords};
+use super::{NOT_NOTED, Session, Sessions, Wake, resting::RestingRecords};
 
 /// What another image of the host needs to go on with a session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,22 +46,23 @@ impl Sessions {
     /// Writes down those that rest as good as new, a few at a time, and lets others have their turns in between: of one that has none before
     /// [`Sessions::records`] that need not be done in the pause.
     pub async fn prepare(&self) {
-        self.prepared.take();
+        self.notes.take();
         let mut state = Vec::new();
         for some in self.list().chunks(PREPARED_PER_TURN) {
             for session in some {
-                session.prepared.set(NOT_PREPARED);
+                session.noted.set(NOT_NOTED);
                 state.clear();
                 // One that fails is asked again, and then heeded.
                 if session.is_as_new_at_rest()
                     && !session.service.object.is_given_back()
                     && self.export(session, &mut state).is_ok_and(|has_state| has_state)
                 {
-                    let mut prepared = self.prepared.borrow_mut();
-                    let from = prepared.push(&session.connection.record(), &state);
-                    session.prepared.set(u32::try_from(from).unwrap_or(NOT_PREPARED));
+                    let noted = self.notes.borrow_mut().push(&session.connection.record(), &state);
+                    session.noted.set(noted.unwrap_or(NOT_NOTED));
                 }
             }
+            // It is tried again.
+            let _ = self.notes.borrow_mut().flush();
             tokio::task::yield_now().await;
         }
     }
@@ -75,7 +76,7 @@ impl Sessions {
     /// Goes on where it was frozen.
     pub fn thaw(&self) {
         self.is_frozen.set(false);
-        self.prepared.take();
+        self.notes.take();
         for session in self.list().into_iter().filter(|session| session.is_held.take()) {
             if let Some(next) = session.go_on(self) {
                 session.turn_soon(next);
@@ -99,11 +100,11 @@ impl Sessions {
         let mut held_back = self.held_back();
         let (mut records, mut resting) = (Vec::new(), RestingRecords::default());
         let mut state = Vec::new();
-        let prepared = self.prepared.borrow();
+        let mut notes = self.notes.borrow_mut();
+        let cannot = |error: std::io::Error| format!("sessions cannot be written down: {error}");
         for session in self.list() {
             // It rests still.
-            let from = session.prepared.get();
-            if from != NOT_PREPARED && resting.push_of(&prepared, from as usize) {
+            if notes.confirm(session.noted.get(), &mut resting) {
                 continue;
             }
             let waiting = held_back.remove(&session.handle);
@@ -113,7 +114,8 @@ impl Sessions {
             state.clear();
             let has_state = self.export(&session, &mut state)?;
             if has_state && waiting.is_none() && session.is_as_new_at_rest() {
-                resting.push(&session.connection.record(), &state);
+                let noted = notes.push(&session.connection.record(), &state).map_err(cannot)?;
+                notes.confirm(noted, &mut resting);
                 continue;
             }
             let state = has_state.then(|| ByteBuf::from(std::mem::take(&mut state)));
@@ -127,6 +129,10 @@ impl Sessions {
                 posts,
                 is_as_new: false,
             });
+        }
+        notes.flush().map_err(cannot)?;
+        if resting.count() > 0 {
+            notes.show(&mut resting);
         }
         Ok((records, resting))
     }
