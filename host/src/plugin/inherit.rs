@@ -4,6 +4,7 @@
 //! sessions. Then [`Restored::begin`] has it serve.
 
 use std::{
+    mem::ManuallyDrop,
     os::fd::{OwnedFd, RawFd},
     path::PathBuf,
     rc::Rc,
@@ -118,27 +119,18 @@ pub async fn restore(
             quarantined: None,
         });
     }
-    let mut gone = Vec::new();
+    // Whoever goes on after a failure finds them where they were.
+    let mut gone = ManuallyDrop::new(Vec::new());
     let sessions = sessions(&generation, legacy.version, legacy.sessions, &mut gone);
-    let sessions = sessions.map_err(|reason| {
-        std::mem::forget(std::mem::take(&mut gone));
-        cannot(reason)
-    })?;
+    let sessions = sessions.map_err(cannot)?;
     lifecycle::activate(&generation, None).map_err(cannot)?;
     let arriving = Arriving::new(&generation, legacy.version, legacy.resting).map_err(cannot)?;
-    // Last, so that nothing that fails closes them: who goes on then finds them where they were.
-    let listeners = listeners(&generation.instance, &legacy.listeners, Back::Open);
-    match listeners {
-        Ok(listeners) => {
-            let arriving = Some(arriving);
-            let quarantined = legacy.quarantined;
-            Ok(Restored { generation, listeners, sessions, arriving, gone, quarantined })
-        }
-        Err(refused) => {
-            std::mem::forget(arriving);
-            Err(refused)
-        }
-    }
+    let arriving = ManuallyDrop::new(arriving);
+    // Last, so that nothing that fails closes them.
+    let listeners = listeners(&generation.instance, &legacy.listeners, Back::Open)?;
+    let arriving = Some(ManuallyDrop::into_inner(arriving));
+    let (gone, quarantined) = (ManuallyDrop::into_inner(gone), legacy.quarantined);
+    Ok(Restored { generation, listeners, sessions, arriving, gone, quarantined })
 }
 
 /// Has a plugin do of [`restore`] what touches nothing outside of it: it is prepared, and reads its state. Its sessions can only be read
