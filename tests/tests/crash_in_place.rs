@@ -210,6 +210,24 @@ fn one_after_the_other_is_fenced_off_and_the_fourth_within_a_minute_ends_the_pro
 }
 
 #[test]
+fn crashes_are_counted_over_an_upgrade_of_the_host_and_the_fourth_within_a_minute_ends_the_process()
+{
+    let mut server = start("", &["a", "b", "c", "d"]);
+    for name in ["a", "b", "c"] {
+        crash(&server, name, "segfault");
+        quarantined(&server, name);
+    }
+    server.signal(rustix::process::Signal::USR2);
+    server.wait_for_log("the host was upgraded");
+    assert_eq!(server.ctl_json(["status"])["crashes"], 3);
+    let mut culprit = TcpStream::connect(server.address("web")).unwrap();
+    culprit.write_all(b"GET /d/unruly/abort HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let status = server.wait();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "{status:?}");
+    server.wait_for_log("too often within a minute to go on");
+}
+
+#[test]
 fn state_that_was_put_aside_is_there_after_a_crash() {
     let server = start("state_every_ms = \"20 ms\"", &["bad", "good"]);
     for expected in ["1\n", "2\n"] {

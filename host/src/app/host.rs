@@ -458,7 +458,7 @@ impl Control for Host {
                 .probation_left()
                 .map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             back: self.succession.back(),
-            crashes: crash::crashes(),
+            crashes: crash::crashes().count,
             heap_bytes: sum(|status| status.heap_bytes),
             pinned: instances.iter().filter(|status| status.state == "pinned").count() as u64,
             jobs_running: pool.busy as u64,

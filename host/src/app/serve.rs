@@ -190,9 +190,11 @@ async fn serve_on_loop(
 async fn go_on(host: &Host, monitor: &Monitor, mut left: Left) -> Result<(), String> {
     let restoration = host.restore(&mut left).await?;
     let asker = left.inheritance.take_asker();
+    let crashes = left.inheritance.crashes.clone();
     let outcome = host.arrived(left);
     // Before sessions come to rest again, and code of plugins' runs.
     host.begin_keeping();
+    crash::set_crashes(&crashes);
     host.keep_picture_now();
     let arriving = restoration.begin().await;
     host.keep_picture_now();

@@ -21,6 +21,7 @@ use std::{
 };
 
 use rustix::mm::{MapFlags, ProtFlags, mmap};
+use serde::{Deserialize, Serialize};
 
 pub use self::handler::{
     arm, arm_back, disarm, disarmed, has_turned, leave_time, misses, of_host, panicked, stalls,
@@ -500,10 +501,32 @@ pub fn descriptors() -> Vec<RawFd> {
     all.map(|descriptor| descriptor.load(Ordering::Relaxed)).filter(|it| *it >= 0).collect()
 }
 
-/// How often the process has crashed and gone on.
+/// How often the process has crashed, and when last: what tells a loop of crashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crashes {
+    /// Since the first start.
+    pub count: u64,
+    /// The times of the last [`CRASHES_MAX`], on the system's monotonic clock, each at its number's remainder.
+    times_ns: [u64; CRASHES_MAX],
+}
+
+/// The crashes that there were.
 #[must_use]
-pub fn crashes() -> u64 {
-    table().map_or(0, |table| table.crashes.load(Ordering::Relaxed))
+pub fn crashes() -> Crashes {
+    let number = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    table().map_or_else(Crashes::default, |table| Crashes {
+        count: number(&table.crashes),
+        times_ns: table.times_ns.each_ref().map(number),
+    })
+}
+
+/// Goes on counting from the crashes that there were before this image.
+pub fn set_crashes(crashes: &Crashes) {
+    let Some(table) = table() else { return };
+    for (place, time_ns) in table.times_ns.iter().zip(crashes.times_ns) {
+        place.store(time_ns, Ordering::Relaxed);
+    }
+    table.crashes.store(crashes.count, Ordering::Relaxed);
 }
 
 /// What the process has crashed with last.

@@ -26,7 +26,7 @@ use crate::{
         registry::Clock,
         session::{RestingRecords, SessionRecord},
     },
-    sys::{exec, memfd},
+    sys::{crash::Crashes, exec, memfd},
 };
 
 /// The form of what is written down. An image that reads another one is refused before anything is touched.
@@ -46,6 +46,9 @@ pub struct Inheritance {
     pub(super) frozen_ns: u64,
     /// How often the host has gone on as another program.
     pub upgrades: u64,
+    /// The crashes that there were; an older image says nothing of them.
+    #[serde(default)]
+    pub crashes: Crashes,
     pub(super) connection_id_last: u64,
     /// The configuration in force, whatever its file says by now.
     config: Text,
@@ -214,6 +217,7 @@ impl Inheritance {
             clock_ns: 0,
             frozen_ns: 0,
             upgrades: 0,
+            crashes: Crashes::default(),
             connection_id_last: 0,
             config: Text::of(&config.source),
             supervisor: SupervisorRecord::default(),

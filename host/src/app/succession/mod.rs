@@ -270,6 +270,7 @@ impl Host {
         left.clock_ns = self.registry.clock.start_ns();
         left.frozen_ns = frozen_ns;
         left.upgrades = self.succession.upgrades.get();
+        left.crashes = crash::crashes();
         left.connection_id_last = self.registry.connections.id_last();
         left.supervisor = around.supervisor.clone();
         left.children = self.succession.children();

@@ -65,6 +65,13 @@ impl Standby {
 
     /// There was no exec: has the standby end, and waits for it.
     pub(super) fn dismiss(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Standby {
+    // Not in `dismiss` alone: after a panic before the exec there would be two who take themselves for the server.
+    fn drop(&mut self) {
         // If it has died, that is as well.
         let _ = rustix::io::write(&self.tell, &[STAYS]);
         if let Some(process) = pid(self.process) {
