@@ -80,7 +80,8 @@ fn descriptors_mappings_and_threads_are_those_of_the_start() {
 
 #[test]
 fn the_first_upgrade_leaves_no_descriptor_either() {
-    let server = serve("");
+    // While it is on probation, the program before stays open.
+    let server = serve("[host.limits]\nhost_probation_ms = 0\n");
     let mut held = Held::of(&server);
     Held::rest(&server);
     let before = at_rest(&server);
