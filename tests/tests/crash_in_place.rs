@@ -188,6 +188,21 @@ fn a_stack_overflow_in_a_blocking_job() {
 }
 
 #[test]
+fn a_stack_overflow_on_a_thread_of_the_plugins_own() {
+    lives_on("", "thread-overflow", &["a stack overflow", "`bad`", "fatal::overflow"]);
+}
+
+#[test]
+fn a_stack_overflow_on_a_thread_that_the_host_knows_nothing_of() {
+    lives_on("", "stray-overflow", &["a stack overflow", "`bad`", "fatal::overflow"]);
+}
+
+#[test]
+fn a_fault_on_a_thread_that_the_host_knows_nothing_of() {
+    lives_on("", "stray-segfault", &["SIGSEGV", "`bad`", "fatal::segfault"]);
+}
+
+#[test]
 fn one_after_the_other_is_fenced_off_and_the_fourth_within_a_minute_ends_the_process() {
     let mut server = start("", &["a", "b", "c", "d"]);
     let mut echo = Echo::connect(server.address("echo"));
@@ -280,7 +295,8 @@ fn what_has_come_through_an_upgrade_of_the_host_lives_through_a_crash() {
 fn a_plugin_that_crashes_as_it_is_loaded_is_left_out() {
     let worse = "[[plugin]]\nname = \"worse\"\nlibrary = \"unruly\"\n[plugin.config]\npanic_at = \"crash-at-load\"\n";
     let last = "[[plugin]]\nname = \"last\"\nlibrary = \"echo\"\nlisten = [\"127.0.0.1:0\"]\n";
-    let server = Folder::new().start(&(configuration("", &[]) + worse + last));
+    // Whoever asks meanwhile is cut.
+    let server = Folder::new().begin(&(configuration("", &[]) + worse + last));
     server.wait_for_log("in `worse`");
     wait_until("the last to be loaded", PATIENCE, || server.plugin("last").len() == 1);
     Echo::connect(server.address("last")).says_back("x");

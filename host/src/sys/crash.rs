@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // Maps memory, and handles signals.
 
 mod handler;
+mod stack;
 
 use std::{
     fs::File,
@@ -27,6 +28,7 @@ pub use self::handler::{
     arm, arm_back, disarm, disarmed, has_turned, leave_time, misses, of_host, panicked, stalls,
     turned, working_for,
 };
+pub use self::stack::{give_stack, take_stack};
 use crate::sys::{exec, memfd};
 
 /// The form of the memory: a program that has another cannot go on with it.

@@ -17,6 +17,7 @@ use super::{
     symbols::{self, Destroy},
     tables::{KEYS_MAX, Thread, lock},
 };
+use crate::sys::crash;
 
 /// How often it is begun again while destructors register new ones.
 const ROUNDS_MAX: usize = 8;
@@ -105,6 +106,7 @@ pub(super) unsafe extern "C-unwind" fn run_thread(record: *mut c_void) -> *mut c
     let record = record.cast::<Thread>();
     CURRENT.set(record);
     symbols::set_value(THREAD_END.load(Ordering::Acquire), record.cast());
+    crash::give_stack();
     // SAFETY: The record was made for this thread by `add_thread` and is alive until `end_thread`; the lock is held.
     let (start, argument) = lock().begin_thread(unsafe { &mut *record });
     match start {
@@ -127,6 +129,7 @@ unsafe extern "C" fn run_all_destructors(_: *mut c_void) {
 /// The destructor of THREAD_END: the last that happens to a thread.
 unsafe extern "C" fn end_thread(record: *mut c_void) {
     clean(None);
+    crash::take_stack();
     CURRENT.set(ptr::null_mut());
     // SAFETY: The value under the key is this thread's record, and `CURRENT` no longer leads to it.
     unsafe { lock().remove_thread(record.cast()) };
