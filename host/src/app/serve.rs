@@ -128,8 +128,10 @@ async fn serve_on_loop(
     host.succession.set_surroundings(Surroundings {
         log: log.clone(),
         monitor: monitor.descriptor(),
+        waiting: monitor.waiting(),
         close_monitor: monitor.closer(),
         supervisor: record,
+        manager: supervisor.clone(),
     });
     // Signals wait until all is there that they are about.
     let reloading = reload_at_signal(host.clone(), log, supervisor.clone())?;
@@ -190,6 +192,7 @@ async fn serve_on_loop(
 async fn go_on(host: &Host, monitor: &Monitor, mut left: Left) -> Result<(), String> {
     let restoration = host.restore(&mut left).await?;
     let asker = left.inheritance.take_asker();
+    let waiting = left.inheritance.take_waiting();
     let crashes = left.inheritance.crashes.clone();
     let outcome = host.arrived(left);
     // Before sessions come to rest again, and code of plugins' runs.
@@ -204,6 +207,9 @@ async fn go_on(host: &Host, monitor: &Monitor, mut left: Left) -> Result<(), Str
     }
     if let Some((session, asker)) = asker {
         monitor.inherit(session, asker, &outcome);
+    }
+    for (session, sent) in waiting {
+        monitor.resume(session, sent);
     }
     Ok(())
 }
@@ -262,7 +268,7 @@ fn reload_at_signal(
     Ok(async move {
         while hangup.recv().await.is_some() {
             tracing::info!("SIGHUP: reading the configuration again");
-            supervisor.reloading();
+            supervisor.reloading("reading the configuration again");
             let before = host.config().log.level;
             host.reload().await;
             log.reconfigure(before, host.config().log.level);

@@ -157,11 +157,11 @@ impl Supervisor {
         self.tell(&format!("READY=1\n{}", status_line(status)));
     }
 
-    /// The configuration is about to be read again; [`Supervisor::ready`] ends it.
-    pub fn reloading(&self) {
+    /// The configuration is about to be read again, or another program to take over; [`Supervisor::ready`] ends it, whoever is there then.
+    pub fn reloading(&self, status: &str) {
         // What was said at the same moment is of this reload, and not of the one before.
         let now_us = clock::monotonic_ns() / 1000;
-        let status = status_line("reading the configuration again");
+        let status = status_line(status);
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\n{status}"));
     }
 

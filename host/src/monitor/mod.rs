@@ -23,6 +23,7 @@ mod tests;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     future::Future,
     io::Write as _,
     os::fd::{AsRawFd, OwnedFd, RawFd},
@@ -54,8 +55,8 @@ use crate::{
 pub struct Monitor {
     socket: MonitorSocket,
     shared: Rc<Shared>,
-    /// The session of another image of the host.
-    inherited: Cell<Option<UnixStream>>,
+    /// Sessions of another image of the host, and what each has sent of its next request.
+    inherited: RefCell<Vec<(UnixStream, Vec<u8>)>>,
     /// It is to end at once.
     closed: Rc<Closed>,
 }
@@ -85,6 +86,23 @@ struct Shared {
     uid: u32,
     /// The commands that run, also those whose client has left.
     running: RefCell<JoinSet<()>>,
+    /// The sessions that wait for a request.
+    waiting: RefCell<HashMap<RawFd, Sent>>,
+}
+
+/// What a session has sent of its next request.
+type Sent = Rc<RefCell<Vec<u8>>>;
+
+/// While it lives, a session waits for a request.
+struct Waits<'a> {
+    shared: &'a Shared,
+    descriptor: RawFd,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.shared.waiting.borrow_mut().remove(&self.descriptor);
+    }
 }
 
 /// How long commands and their last words may take once the host has stopped. A constant: all that they could wait for has ended, and
@@ -103,11 +121,12 @@ impl Monitor {
         limits: Limits,
     ) -> Monitor {
         let uid = rustix::process::geteuid().as_raw();
-        let shared = Shared { control, log, limits, uid, running: RefCell::default() };
+        let (running, waiting) = (RefCell::default(), RefCell::default());
+        let shared = Shared { control, log, limits, uid, running, waiting };
         Monitor {
             socket,
             shared: Rc::new(shared),
-            inherited: Cell::new(None),
+            inherited: RefCell::default(),
             closed: Rc::default(),
         }
     }
@@ -115,6 +134,25 @@ impl Monitor {
     /// What it accepts by.
     pub fn descriptor(&self) -> RawFd {
         self.socket.listener.as_raw_fd()
+    }
+
+    /// Tells the sessions that wait for a request, and what each has sent of it: another image can [`resume`](Monitor::resume) them.
+    pub fn waiting(&self) -> Rc<dyn Fn() -> Vec<(RawFd, Vec<u8>)>> {
+        let shared = self.shared.clone();
+        Rc::new(move || {
+            let waiting = shared.waiting.borrow();
+            waiting.iter().map(|(descriptor, sent)| (*descriptor, sent.borrow().clone())).collect()
+        })
+    }
+
+    /// Goes on with a session of another image of the host that has waited for a request, and has sent so much of it.
+    pub fn resume(&self, session: OwnedFd, sent: Vec<u8>) {
+        let stream = std::os::unix::net::UnixStream::from(session);
+        let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+        match stream {
+            Ok(stream) => self.inherited.borrow_mut().push((stream, sent)),
+            Err(error) => tracing::debug!("a session of the monitor is over: {error}"),
+        }
     }
 
     /// Ends every session at once, and has nobody begin another, without a word to those that wait: this process is not the one that they
@@ -137,15 +175,11 @@ impl Monitor {
         };
         let lines = [said.line(), Reply::Exit(exit).line()].concat();
         let mut stream = std::os::unix::net::UnixStream::from(session);
-        let told = stream.set_nonblocking(true).and_then(|()| {
+        if stream.set_nonblocking(true).is_ok() {
             // A client that does not read has room for two lines, or is gone.
             let _ = stream.write(&lines);
-            UnixStream::from_std(stream)
-        });
-        match told {
-            Ok(stream) => self.inherited.set(Some(stream)),
-            Err(error) => tracing::debug!("the session that asked is over: {error}"),
         }
+        self.resume(stream.into(), Vec::new());
     }
 
     /// Serves until `stop` resolves, then lets commands that run say their last words, and removes the socket.
@@ -154,15 +188,15 @@ impl Monitor {
         let (stopped, stop_seen) = watch::channel(false);
         let mut sessions = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
-        if let Some(stream) = self.inherited.take() {
-            self.admit(stream, &mut sessions, &stop_seen);
+        for (stream, sent) in self.inherited.take() {
+            self.admit(stream, sent, &mut sessions, &stop_seen);
         }
         loop {
             tokio::select! {
                 biased;
                 () = self.closed.wait() => break,
                 accepted = self.socket.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.admit(stream, &mut sessions, &stop_seen),
+                    Ok((stream, _)) => self.admit(stream, Vec::new(), &mut sessions, &stop_seen),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a monitor session");
                         sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -193,6 +227,7 @@ impl Monitor {
     fn admit(
         &self,
         mut stream: UnixStream,
+        sent: Vec<u8>,
         sessions: &mut JoinSet<()>,
         stop: &watch::Receiver<bool>,
     ) {
@@ -217,7 +252,7 @@ impl Monitor {
             }
         };
         tracing::debug!(uid = peer.uid, pid = peer.pid, "monitor session begins");
-        let session = Session::new(stream, peer, self.shared.clone(), stop.clone());
+        let session = Session::new(stream, sent, peer, self.shared.clone(), stop.clone());
         sessions.spawn_local(async move {
             if let Err(error) = session.run().await {
                 tracing::debug!(%error, "a monitor session broke off");
@@ -227,6 +262,12 @@ impl Monitor {
 }
 
 impl Shared {
+    /// A session waits for a request, for as long as the answer lives.
+    fn waits(&self, descriptor: RawFd, sent: &Sent) -> Waits<'_> {
+        self.waiting.borrow_mut().insert(descriptor, sent.clone());
+        Waits { shared: self, descriptor }
+    }
+
     /// Starts a command; it tells its exit status, and can be ended before. It is counted until then, whoever waits for it.
     fn spawn(
         &self,

@@ -1,6 +1,7 @@
 //! One session of the monitor: requests come in, each is run as a task of its own, and its answer goes out.
 
 use std::{
+    cell::RefCell,
     io,
     os::fd::{AsRawFd, RawFd},
     path::PathBuf,
@@ -20,7 +21,7 @@ use tokio::{
 };
 
 use crate::monitor::{
-    Shared,
+    Sent, Shared,
     audit::{self, Peer},
     command::{Call, Failure, Role},
     commands::{self, Found},
@@ -34,6 +35,8 @@ pub(super) struct Session {
     shared: Rc<Shared>,
     peer: Peer,
     read: BufReader<OwnedReadHalf>,
+    /// What there is of the next request.
+    sent: Sent,
     write: Writer,
     /// Turns true when the host wants its sessions to end.
     stop: watch::Receiver<bool>,
@@ -74,12 +77,14 @@ const LOOK_MS: u64 = 2000;
 impl Session {
     pub(super) fn new(
         stream: UnixStream,
+        sent: Vec<u8>,
         peer: Peer,
         shared: Rc<Shared>,
         stop: watch::Receiver<bool>,
     ) -> Session {
         let (read, write) = stream.into_split();
-        Session { shared, peer, read: BufReader::new(read), write: Writer(Some(write)), stop }
+        let (read, sent) = (BufReader::new(read), Rc::new(RefCell::new(sent)));
+        Session { shared, peer, read, sent, write: Writer(Some(write)), stop }
     }
 
     /// Answers requests until the client leaves or the host stops.
@@ -115,10 +120,12 @@ impl Session {
     /// The next line, without its end. What is too long is not read to its end.
     async fn line(&mut self) -> io::Result<Line> {
         let limit = self.shared.limits.monitor_line_bytes_max as usize;
-        let mut line = Vec::new();
+        let _waits = self.shared.waits(self.read.get_ref().as_ref().as_raw_fd(), &self.sent);
         loop {
             let bytes = self.read.fill_buf().await?;
+            let mut line = self.sent.borrow_mut();
             if bytes.is_empty() {
+                let line = std::mem::take(&mut *line);
                 return Ok(if line.is_empty() { Line::End } else { Line::Request(line) });
             }
             let end = bytes.iter().position(|byte| *byte == b'\n');
@@ -130,7 +137,7 @@ impl Session {
             let used = end.map_or(part.len(), |end| end + 1);
             self.read.consume(used);
             if end.is_some() {
-                return Ok(Line::Request(line));
+                return Ok(Line::Request(std::mem::take(&mut *line)));
             }
         }
     }

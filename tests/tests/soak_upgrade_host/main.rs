@@ -133,10 +133,10 @@ pub(crate) fn configuration(more: &str) -> String {
 #[track_caller]
 pub(crate) fn upgrade(monitor: &mut Monitor, server: &Server) -> u64 {
     let program = Tree::get().program();
-    let said = monitor.ask(["upgrade-host", "--binary", program.to_str().expect("a plain name")]);
-    assert_eq!(said.status, 0, "{said:?}\n{}", server.log());
-    let pause = said.stdout.trim_end().rsplit(' ').nth(1).and_then(|it| it.parse().ok());
-    pause.unwrap_or_else(|| panic!("no pause in {said:?}"))
+    let outcome =
+        monitor.json(["upgrade-host", "--binary", program.to_str().expect("a plain name")]);
+    assert_eq!(outcome["result"], "upgraded", "{outcome}\n{}", server.log());
+    outcome["pause_us"].as_u64().unwrap_or_else(|| panic!("no pause in {outcome}"))
 }
 
 /// The numbers of all connections, by instance and peer.

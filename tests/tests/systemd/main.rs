@@ -274,6 +274,66 @@ fn clients_outlast_a_server_that_is_killed() {
     assert!(TcpStream::connect(address).is_err() && !path.exists());
 }
 
+#[test]
+fn clients_outlast_a_server_that_crashes_too_often() {
+    let folder = Folder::new();
+    let address = own_address(3);
+    let manager = Manager::at(&folder.path("notify"));
+    let bad = ["a", "b", "c", "d"].map(|name| {
+        format!("[[plugin]]\nname = \"{name}\"\nlibrary = \"unruly\"\nattach = \"web\"\npath = \"/{name}\"\n")
+    });
+    let configuration = web(&[&address.to_string()]) + &bad.concat();
+    let service = manager.service();
+    let mut server = folder.start_by(&configuration, |folder| service.command(folder));
+    let (name, socket) = manager.next().stored();
+    assert!(manager.next().has("READY=1"));
+    for bad in ["a", "b", "c"] {
+        crash(address, bad);
+        let ready = manager.next();
+        assert!(ready.has("READY=1"), "it goes on, and says so: {ready:?}");
+        is_answered(tcp_client(address));
+    }
+    crash(address, "d");
+    let status = server.wait();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(11), "{status:?}");
+    // It waits where the manager listens meanwhile.
+    let early = tcp_client(address);
+    let command = manager.service().pass(&name, socket).command(server.folder());
+    server.start_again(command);
+    is_answered(early);
+    assert!(manager.next().has("READY=1"));
+}
+
+/// Has a plugin take the process down.
+#[track_caller]
+fn crash(address: SocketAddr, name: &str) {
+    let mut culprit = TcpStream::connect(address).expect("it listens");
+    let request = format!("GET /{name}/unruly/segfault HTTP/1.1\r\nHost: a\r\n\r\n");
+    culprit.write_all(request.as_bytes()).expect("it is open");
+    // It is closed, without an answer.
+    let mut answer = Vec::new();
+    let _ = culprit.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{}", answer.escape_ascii());
+}
+
+#[test]
+fn the_managers_reload_lasts_until_the_next_program_serves_or_this_one_goes_on() {
+    let manager = Manager::abstract_for("upgrade");
+    let service = manager.service();
+    let server = Folder::new().start_by(&web(&["127.0.0.1:0"]), |folder| service.command(folder));
+    assert!(manager.next().has("READY=1"));
+    for fault in ["", "host.frozen error", "host.begun error"] {
+        server.folder().write("faults", fault);
+        server.signal(Signal::USR2);
+        let reloading = manager.next();
+        assert!(reloading.has("RELOADING=1"), "{fault}: {reloading:?}");
+        assert_eq!(reloading.value("STATUS"), "going on as another program");
+        let ready = manager.next();
+        assert!(ready.has("READY=1"), "{fault}: {ready:?}");
+        assert!(ready.value("STATUS").starts_with("serving: web"), "{ready:?}");
+    }
+}
+
 /// Its clients would not find it: another one is bound, and the old one given up.
 #[test]
 fn a_kept_socket_whose_file_is_gone_is_bound_anew() {

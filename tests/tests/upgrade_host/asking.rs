@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
     process::{Command, Stdio},
 };
 
@@ -33,6 +34,33 @@ fn a_session_hears_the_outcome_and_goes_on_asking() {
         said.refused("it is not there");
         held.answer();
     }
+}
+
+#[test]
+fn sessions_that_wait_for_a_request_go_over_with_what_they_have_sent_of_it() {
+    let server = serve("");
+    let mut held = Held::of(&server);
+    let [mut asks, mut waits] = [Monitor::of(&server), Monitor::of(&server)];
+    waits.json(["status"]);
+    let mut half = UnixStream::connect(server.socket()).expect("it listens");
+    let request = b"{\"v\":1,\"command\":[\"status\"],\"json\":true}\n";
+    let next = copy(server.folder(), "next");
+    let next = next.to_str().expect("plain");
+    for at in [1, 10, request.len() - 1] {
+        half.write_all(&request[..at]).expect("it is open");
+        // By the time that this is answered it was read, most probably.
+        waits.json(["status"]);
+        asks.ask(["upgrade-host", "--binary", next]).succeeded();
+        assert_eq!(waits.json(["status"])["pid"], server.process().pid());
+        half.write_all(&request[at..]).expect("it is open");
+        let mut lines = BufReader::new(&half).lines();
+        let answer = lines.next().expect("it is answered").expect("it is open");
+        assert!(answer.contains("out") && answer.contains("pid"), "{answer}");
+        let exit = lines.next().expect("it is answered").expect("it is open");
+        assert!(exit.contains("exit"), "{exit}");
+        held.go_on(&server);
+    }
+    no_children(server.process());
 }
 
 #[test]

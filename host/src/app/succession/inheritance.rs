@@ -73,6 +73,9 @@ pub struct Inheritance {
     pub monitor: RawFd,
     /// Sockets of the service manager's own, by its names.
     pub passed: Vec<(String, RawFd)>,
+    /// Sessions of the monitor that wait for a request, and what they have sent of it.
+    #[serde(default)]
+    pub(super) waiting: Vec<(RawFd, ByteBuf)>,
     /// The session that asked for it.
     pub(super) asker: Option<Asker>,
     pub(super) instances: Vec<InstanceRecord>,
@@ -229,6 +232,7 @@ impl Inheritance {
             children: Vec::new(),
             monitor: -1,
             passed: Vec::new(),
+            waiting: Vec::new(),
             asker: None,
             instances: Vec::new(),
             failed: Vec::new(),
@@ -289,6 +293,7 @@ impl Inheritance {
         let mut all = vec![self.program, self.monitor];
         all.extend(self.before.as_ref().map(|before| before.program));
         all.extend(self.asker.map(|asker| asker.descriptor).iter().chain(&self.standby));
+        all.extend(self.waiting.iter().map(|(descriptor, _)| *descriptor));
         all.extend(self.passed.iter().map(|(_, descriptor)| *descriptor));
         for instance in &self.instances {
             all.push(instance.library);
@@ -297,6 +302,13 @@ impl Inheritance {
             all.extend(instance.resting.descriptors());
         }
         all
+    }
+
+    /// Takes the sessions of the monitor that wait for a request, and what they have sent of it.
+    pub fn take_waiting(&mut self) -> Vec<(OwnedFd, Vec<u8>)> {
+        let all = std::mem::take(&mut self.waiting).into_iter();
+        all.filter_map(|(session, sent)| Some((exec::take(session).ok()?, sent.into_vec())))
+            .collect()
     }
 
     /// Takes the session that asked, to be told.

@@ -40,7 +40,7 @@ use self::{
     standby::{Fate, Forked},
 };
 use crate::{
-    app::{host::Host, watchdog::Watchdog},
+    app::{host::Host, supervisor::Supervisor, watchdog::Watchdog},
     log::Log,
     monitor::control::{Asker, Refusal},
     plugin::{
@@ -79,10 +79,14 @@ pub struct Surroundings {
     pub log: Log,
     /// What the monitor accepts by.
     pub monitor: RawFd,
+    /// Tells its sessions that wait for a request, and what they have sent of it.
+    pub waiting: Rc<dyn Fn() -> Vec<(RawFd, Vec<u8>)>>,
     /// Ends the monitor in a process that only brings to an end what it has.
     pub close_monitor: Rc<dyn Fn()>,
     /// What the service manager has told.
     pub supervisor: SupervisorRecord,
+    /// The service manager itself.
+    pub manager: Supervisor,
 }
 
 /// Why the host has not gone on as another program.
@@ -141,6 +145,7 @@ impl Host {
     pub async fn replace_itself(&self, binary: Option<PathBuf>, asker: Option<Asker>) -> Refusal {
         match self.try_to_replace_itself(binary, asker).await {
             Err(Stays::Here(reason)) => {
+                self.tell_manager(|manager| manager.ready(&self.summary()));
                 tracing::error!("the host was not upgraded: {reason}");
                 Refusal(format!("the host goes on as it is: {reason}"))
             }
@@ -179,6 +184,7 @@ impl Host {
         fault::after("host.asked").map_err(Stays::Here)?;
         prepare(&instances).await;
 
+        self.tell_manager(|manager| manager.reloading("going on as another program"));
         let frozen = Frozen::begin(instances.clone());
         self.settled(&instances, frozen.until).await;
         let mut released = Vec::new();
@@ -198,6 +204,12 @@ impl Host {
                 Err(Stays::Here(reason))
             }
             other => other,
+        }
+    }
+
+    fn tell_manager(&self, tell: impl FnOnce(&Supervisor)) {
+        if let Ok(around) = self.succession.around() {
+            tell(&around.manager);
         }
     }
 
@@ -278,6 +290,8 @@ impl Host {
         left.back = self.succession.back();
         left.monitor = around.monitor;
         left.passed = self.registry.sockets.managers();
+        let waiting = (around.waiting)().into_iter();
+        left.waiting = waiting.map(|(session, sent)| (session, sent.into())).collect();
         left.asker = asker;
         left.instances =
             instances.iter().map(|it| record(it, &config, sessions)).collect::<Result<_, _>>()?;
