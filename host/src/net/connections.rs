@@ -303,8 +303,14 @@ impl Connections {
 }
 
 impl Traffic {
+    /// Bytes read from connections that are gone, and written to them.
+    #[must_use]
+    pub fn of_gone(&self) -> (u64, u64) {
+        (self.bytes_in.get(), self.bytes_out.get())
+    }
+
     /// A connection is gone over which so much went.
-    pub(super) fn add(&self, bytes_in: u64, bytes_out: u64) {
+    pub fn add(&self, bytes_in: u64, bytes_out: u64) {
         self.bytes_in.set(self.bytes_in.get() + bytes_in);
         self.bytes_out.set(self.bytes_out.get() + bytes_out);
     }

@@ -22,7 +22,10 @@ use crate::{
         restart::Health,
         serve::Service,
     },
-    status::{DurationFigures, durations::Durations},
+    status::{
+        DurationFigures,
+        durations::{Counted, Durations},
+    },
 };
 
 /// A plugin under a name of its own.
@@ -64,6 +67,17 @@ pub struct Counts {
     generations: u32,
     requests: u64,
     panics: u64,
+    #[serde(default)]
+    restarts: u64,
+    /// Over connections that are gone.
+    #[serde(default)]
+    bytes_in: u64,
+    #[serde(default)]
+    bytes_out: u64,
+    #[serde(default)]
+    polls: Option<Counted>,
+    #[serde(default)]
+    latency: Option<Counted>,
 }
 
 /// After so many connections of one listener the others have a turn: the first turn of each was taken where it was accepted.
@@ -116,10 +130,16 @@ impl Instance {
 
     /// What it has counted, for another image of the host to go on with.
     pub fn counts(&self) -> Counts {
+        let (bytes_in, bytes_out) = self.traffic.of_gone();
         Counts {
             generations: self.last_generation.get(),
             requests: self.requests.get(),
             panics: self.panics(),
+            restarts: self.health.borrow().restarts(),
+            bytes_in,
+            bytes_out,
+            polls: self.polls.as_ref().map(Durations::counted),
+            latency: self.latency.get().map(Durations::counted),
         }
     }
 
@@ -128,6 +148,14 @@ impl Instance {
         self.last_generation.set(counts.generations);
         self.requests.set(counts.requests);
         self.panics_before.set(counts.panics);
+        self.health.borrow_mut().set_restarts(counts.restarts);
+        self.traffic.add(counts.bytes_in, counts.bytes_out);
+        if let (Some(polls), Some(counted)) = (&self.polls, &counts.polls) {
+            polls.resume(counted);
+        }
+        if let Some(counted) = &counts.latency {
+            self.latency.get_or_init(Durations::default).resume(counted);
+        }
     }
 
     /// The limits that are configured for it.

@@ -91,6 +91,11 @@ impl Health {
         self.restarts_total
     }
 
+    /// Goes on counting where another image of the host left off.
+    pub fn set_restarts(&mut self, restarts: u64) {
+        self.restarts_total = restarts;
+    }
+
     fn judge(&mut self, now: Instant, counts: &Counts<'_>) -> Verdict {
         if self.is_restarting {
             return Verdict::Nothing;

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::status::DurationFigures;
 
 /// How many bits of a duration tell its step.
@@ -35,7 +37,46 @@ impl Default for Durations {
     }
 }
 
+/// What [`Durations`] have counted, for another image of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Steps that are not 0, and how many durations each has.
+    steps: Vec<(u16, u64)>,
+    total_ns: u64,
+    longest_ns: u64,
+    longest_at_ms: u64,
+}
+
 impl Durations {
+    /// What was counted.
+    #[must_use]
+    pub fn counted(&self) -> Counted {
+        let steps = (0..).zip(self.steps.iter().map(Cell::get)).filter(|(_, count)| *count > 0);
+        Counted {
+            steps: steps.collect(),
+            total_ns: self.total_ns.get(),
+            longest_ns: self.longest_ns.get(),
+            longest_at_ms: self.longest_at_ms(),
+        }
+    }
+
+    /// Goes on where others have left off, instead of with what was counted here.
+    pub fn resume(&self, counted: &Counted) {
+        self.steps.iter().for_each(|step| step.set(0));
+        for (step, count) in &counted.steps {
+            // An image with other steps may have left more.
+            self.steps[usize::from(*step).min(STEPS - 1)].set(*count);
+        }
+        self.total_ns.set(counted.total_ns);
+        self.longest_ns.set(counted.longest_ns);
+        self.longest_at.set(UNIX_EPOCH + Duration::from_millis(counted.longest_at_ms));
+    }
+
+    fn longest_at_ms(&self) -> u64 {
+        let since = self.longest_at.get().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Counts a duration that ends now. Only the longest so far has the time of day looked up.
     pub fn record(&self, ns: u64) {
         let step = &self.steps[step_of(ns)];
@@ -52,8 +93,7 @@ impl Durations {
     pub fn figures(&self) -> DurationFigures {
         let count = self.steps.iter().map(Cell::get).sum();
         let [p50_ns, p90_ns, p99_ns] = [50, 90, 99].map(|percent| self.percentile(count, percent));
-        let since = self.longest_at.get().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let longest_at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let longest_at_ms = self.longest_at_ms();
         DurationFigures {
             count,
             total_ns: self.total_ns.get(),
@@ -122,6 +162,10 @@ mod tests {
         near(figures.p99_ns, 990_000);
         assert_eq!(figures.longest_ns, 1_000_000);
         assert!(figures.longest_at_ms > Some(1_600_000_000_000));
+        let others = Durations::default();
+        others.record(7);
+        others.resume(&durations.counted());
+        assert_eq!(others.figures(), figures);
     }
 
     #[test]

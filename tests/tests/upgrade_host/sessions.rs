@@ -4,6 +4,7 @@ use std::fs;
 
 use medusa_tests::{Levels, Monitor, Server, wait_until};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::{
     PATIENCE,
@@ -118,9 +119,40 @@ fn what_the_host_counts_goes_on() {
     held.answer();
     server.ctl(["load", "unruly", "--library", "unruly", "--listen", "127.0.0.1:0"]).succeeded();
     server.ctl(["unruly", "do", "panic"]).refused("the plugin panicked");
+    // So that there are bytes of connections that are gone.
+    assert_eq!(medusa_tests::Client::connect(server.address("web")).get("/small").status, 200);
     let (before, lines) = (server.ctl_json(["status"]), server.plugin("lines"));
     assert_eq!(lines[0]["generation"], 2);
+    let stats_before = server.ctl_json(["stats"]);
     again(&server);
+    let stats = server.ctl_json(["stats"]);
+    for (before, after) in stats_before
+        .as_array()
+        .into_iter()
+        .zip(stats.as_array())
+        .flat_map(|(before, after)| before.iter().zip(after))
+    {
+        for figure in [
+            "/received_bytes",
+            "/sent_bytes",
+            "/restarts",
+            "/polls/count",
+            "/polls/longest_ns",
+            "/latency/count",
+            "/latency/total_ns",
+        ] {
+            let (was, is) = (before.pointer(figure), after.pointer(figure));
+            let (was, is) = (was.and_then(Value::as_u64), is.and_then(Value::as_u64));
+            assert!(is >= was, "{}: {figure} was {was:?}, and is {is:?}", before["name"]);
+        }
+    }
+    let web = |all: &Value| {
+        let all = all.as_array().expect("an array");
+        let web = all.iter().find(|it| it["name"] == "web").expect("it is there");
+        ["/sent_bytes", "/polls/count", "/latency/count"]
+            .map(|it| web.pointer(it).and_then(Value::as_u64))
+    };
+    assert!(web(&stats_before).iter().all(|figure| *figure > Some(0)), "{stats_before}");
     let after = server.ctl_json(["status"]);
     for figure in ["uptime_ms", "requests", "panics", "connections", "connections_total"] {
         let (before, after) = (before[figure].as_u64(), after[figure].as_u64());
