@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use medusa_tests::{Client, Folder, Server, wait_for, wait_until};
@@ -257,13 +257,13 @@ fn state_that_was_put_aside_is_there_after_a_crash() {
     assert_eq!(server.ctl(["good", "count"]).succeeded(), "3\n");
 }
 
-/// Tells apart the memory files in which the process keeps what there is.
-fn picture(server: &Server) -> Option<u64> {
+/// When the process last wrote down what there is, in one of two memory files.
+fn picture(server: &Server) -> Option<SystemTime> {
     let process = server.process();
     let all = process.descriptors().into_iter();
-    let mut pictures = all.filter(|it| it.target.to_string_lossy().contains("medusa:picture"));
-    let path = format!("/proc/{}/fd/{}", process.pid(), pictures.next()?.number);
-    Some(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).ok()?))
+    let pictures = all.filter(|it| it.target.to_string_lossy().contains("medusa:picture"));
+    let paths = pictures.map(|it| format!("/proc/{}/fd/{}", process.pid(), it.number));
+    paths.filter_map(|path| std::fs::metadata(path).ok()?.modified().ok()).max()
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{IntoRawFd as _, OwnedFd, RawFd},
+        fd::{IntoRawFd as _, RawFd},
         unix::fs::FileExt,
     },
     ptr,
@@ -58,6 +58,8 @@ struct Header {
     descriptors: AtomicU32,
     /// The memory file that says what the descriptors are.
     memory: AtomicI32,
+    /// The one that will say it next: two take turns, so that one is whole at any time.
+    spare: AtomicI32,
     /// The file for the mapping list and the stack.
     dump: AtomicI32,
     name_last: AtomicU64,
@@ -248,7 +250,8 @@ pub fn begin(slots: u32, record_bytes: u32) -> io::Result<RawFd> {
     let table = unsafe { &*header };
     table.slots.store(slots, Ordering::Relaxed);
     table.record_bytes.store(record_bytes, Ordering::Relaxed);
-    table.memory.store(-1, Ordering::Relaxed);
+    table.memory.store(memfd::create("medusa:picture")?.into_raw_fd(), Ordering::Relaxed);
+    table.spare.store(memfd::create("medusa:picture")?.into_raw_fd(), Ordering::Relaxed);
     table.dump.store(memfd::create("medusa:dump")?.into_raw_fd(), Ordering::Relaxed);
     let [m, e, d, u, s, a, c] = MAGIC;
     table.magic.store(u64::from_le_bytes([m, e, d, u, s, a, c, FORM]), Ordering::Relaxed);
@@ -456,23 +459,29 @@ fn text(words: impl Iterator<Item = u64>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// From now on these descriptors go over, and this memory file says what they are. Answers the memory file before. False in its place if
-/// they are too many: then nothing has changed.
-pub fn set_memory(memory: OwnedFd, descriptors: &[RawFd]) -> bool {
-    let Some(table) = table().filter(|_| descriptors.len() <= DESCRIPTORS_MAX) else {
-        return false;
-    };
+/// From now on these descriptors go over, and these bytes say what they are. Where that cannot be, nothing has changed.
+///
+/// # Errors
+/// There is no memory for the bytes, or the descriptors are too many.
+pub fn set_memory(bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
+    let none = || io::Error::other("there is no table");
+    let table = table().ok_or_else(none)?;
+    if descriptors.len() > DESCRIPTORS_MAX {
+        return Err(io::Error::other("there are too many libraries and listeners"));
+    }
+    let next = table.spare.load(Ordering::Relaxed);
+    let file = std::mem::ManuallyDrop::new(File::from(exec::take(next)?));
+    file.set_len(0)?;
+    file.write_all_at(bytes, 0)?;
     // In between, none beside those that rest goes over.
     table.descriptors.store(0, Ordering::Release);
-    let before = table.memory.swap(memory.into_raw_fd(), Ordering::AcqRel);
+    table.spare.store(table.memory.swap(next, Ordering::AcqRel), Ordering::Relaxed);
     for (place, descriptor) in table.descriptor.iter().zip(descriptors) {
         place.store(*descriptor, Ordering::Relaxed);
     }
     let count = u32::try_from(descriptors.len()).unwrap_or(0);
     table.descriptors.store(count, Ordering::Release);
-    // It was this table's alone.
-    drop(exec::take(before));
-    true
+    Ok(())
 }
 
 /// The memory file that says what the descriptors are, as bytes.
@@ -498,7 +507,7 @@ fn read(file: &File) -> io::Result<Vec<u8>> {
 pub fn descriptors() -> Vec<RawFd> {
     let Some(table) = table() else { return Vec::new() };
     let count = table.descriptors.load(Ordering::Acquire) as usize;
-    let own = [&table.memory, &table.dump];
+    let own = [&table.memory, &table.spare, &table.dump];
     let all = own.into_iter().chain(table.descriptor.iter().take(count));
     all.map(|descriptor| descriptor.load(Ordering::Relaxed)).filter(|it| *it >= 0).collect()
 }

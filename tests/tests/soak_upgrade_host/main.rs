@@ -56,6 +56,8 @@ fn a_thousand_connections_outlive_upgrades_of_the_host_under_load() {
     assert_eq!(before.len(), 1000);
     // So that what is opened once is open.
     upgrade(&mut monitor, &server);
+    // It answers: all of the new program is there.
+    monitor.json(["status"]);
     no_children(server.process());
     let descriptors = server.process().descriptors().len();
     let load = Load::begin(server.address("web"), server.address("lines"), &files.small);

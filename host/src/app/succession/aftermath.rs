@@ -8,8 +8,6 @@
 use std::{
     collections::HashMap,
     ffi::OsString,
-    fs::File,
-    io::Write as _,
     os::fd::{IntoRawFd as _, RawFd},
     path::PathBuf,
     time::Duration,
@@ -48,7 +46,6 @@ use crate::{
         crash::{self, Crash, Kept},
         exec,
         inherit::forget_variables,
-        memfd,
     },
 };
 
@@ -140,9 +137,7 @@ pub fn left() -> Result<Option<Aftermath>, String> {
     if let Some(name) = &guilty {
         picture.quarantine(name, &report.reason());
         // If it crashes once more before there is another picture, that one is not let loose.
-        if let Ok(memory) = picture.write() {
-            crash::set_memory(memory, &picture.inheritance.kept_descriptors());
-        }
+        let _ = picture.keep();
     }
     Ok(Some(Aftermath { picture, resting, crash, report, guilty, from }))
 }
@@ -188,12 +183,11 @@ impl Picture {
         ciborium::from_reader(bytes).map_err(other)
     }
 
-    fn write(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+    /// A crash finds this one from now on.
+    fn keep(&self) -> std::io::Result<()> {
         let mut bytes = Vec::new();
         ciborium::into_writer(self, &mut bytes).map_err(std::io::Error::other)?;
-        let mut file = File::from(memfd::create("medusa:picture")?);
-        file.write_all(&bytes)?;
-        Ok(file.into())
+        crash::set_memory(&bytes, &self.inheritance.kept_descriptors())
     }
 
     /// The library of an instance, for a report.
@@ -289,14 +283,9 @@ impl Host {
         let limits = &self.registry.config().limits;
         crash::leave_time(Duration::from_millis(limits.takeover_ms_max));
         watchdog::set_stall_max(Duration::from_millis(limits.stall_ms_max));
-        let kept = self.picture(states).and_then(|picture| {
-            let memory = picture.write().map_err(|error| error.to_string())?;
-            let descriptors = picture.inheritance.kept_descriptors();
-            match crash::set_memory(memory, &descriptors) {
-                true => Ok(()),
-                false => Err("there are too many libraries and listeners".to_owned()),
-            }
-        });
+        let kept = self
+            .picture(states)
+            .and_then(|picture| picture.keep().map_err(|error| error.to_string()));
         if let Err(reason) = kept {
             tracing::debug!("what there is is not kept for the time after a crash: {reason}");
         }

@@ -381,6 +381,7 @@ fn go_over(table: &Header, is_kept: bool) {
         }
     };
     set(table.memory.load(Ordering::Relaxed));
+    set(table.spare.load(Ordering::Relaxed));
     set(table.dump.load(Ordering::Relaxed));
     set(super::FILE.load(Ordering::Relaxed));
     let count = table.descriptors.load(Ordering::Acquire) as usize;
