@@ -70,7 +70,7 @@ pub struct Sessions {
     /// The host is about to replace itself: no turn begins, and none is followed by a rest.
     is_frozen: Cell<bool>,
     /// Those that were written down before the pause of the host's replacing itself.
-    notes: RefCell<Notes>,
+    notes: Box<RefCell<Notes>>,
     /// The log was told that a record is too long.
     is_too_long: Cell<bool>,
 }
@@ -97,8 +97,6 @@ pub struct Session {
     is_resumed: Cell<bool>,
     /// It is being handed over: what is posted to it meanwhile is for whoever goes on with it.
     is_leaving: Cell<bool>,
-    /// Its place among those that were written down, if it has not risen since; else [`NOT_NOTED`].
-    noted: Cell<u32>,
     /// It has parked as one that is as good as new while it rests.
     is_as_new: Cell<bool>,
     /// It has parked, and would rest if its service were not frozen.
@@ -107,7 +105,6 @@ pub struct Session {
 
 const NOT_PARKED: u64 = u64::MAX;
 const RESUMES: u64 = u64::MAX - 1;
-const NOT_NOTED: u32 = u32::MAX;
 
 /// What `conn_park` asks for.
 fn until_ns(spec: &ParkSpec) -> u64 {
@@ -165,7 +162,7 @@ impl Sessions {
             probation: RefCell::new(None),
             settled: Notify::new(),
             is_frozen: Cell::new(false),
-            notes: RefCell::default(),
+            notes: Box::default(),
             is_too_long: Cell::new(false),
         }
     }
@@ -351,7 +348,6 @@ impl Session {
             is_told: Cell::new(false),
             is_resumed: Cell::new(false),
             is_leaving: Cell::new(false),
-            noted: Cell::new(NOT_NOTED),
             is_as_new: Cell::new(false),
             is_held: Cell::new(false),
         })
@@ -390,7 +386,9 @@ impl Session {
     /// It does not rest any more.
     fn rise(&self) {
         self.is_resting.set(false);
-        self.noted.set(NOT_NOTED);
+        if let Some(sessions) = self.service.sessions() {
+            sessions.notes.borrow_mut().forget(self.handle);
+        }
         self.connection.unpark();
         self.connection.set_parked(false);
     }

@@ -2,6 +2,7 @@
 //! written one after the other into a memory file of their own, most of them before the pause.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read as _, Seek as _},
     os::{
@@ -10,6 +11,7 @@ use std::{
     },
 };
 
+use medusa_abi::data::Handle;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -42,6 +44,8 @@ pub(super) struct Notes {
     /// state.
     next: Vec<u8>,
     entries: Vec<Entry>,
+    /// Where those sessions are that have not risen since. Not in the sessions: there may be very many, and mostly none is noted.
+    places: HashMap<Handle, u32>,
 }
 
 /// The file as it was read.
@@ -49,8 +53,13 @@ pub(super) struct Notes {
 pub struct Read(Vec<u8>);
 
 impl Notes {
-    /// Adds a session. Answers its place.
-    pub(super) fn push(&mut self, connection: &ConnectionRecord, state: &[u8]) -> io::Result<u32> {
+    /// Adds a session.
+    pub(super) fn push(
+        &mut self,
+        session: Handle,
+        connection: &ConnectionRecord,
+        state: &[u8],
+    ) -> io::Result<()> {
         let from = u32::try_from(self.written + self.next.len()).map_err(io::Error::other)?;
         let words = connection.words(state.len() as u64);
         self.next.extend(words.iter().flat_map(|word| word.to_le_bytes()));
@@ -58,7 +67,17 @@ impl Notes {
         let [from, descriptor] = [from.to_le_bytes(), connection.descriptor.to_le_bytes()];
         self.entries
             .push(std::array::from_fn(|at| if at < 4 { from[at] } else { descriptor[at - 4] }));
-        u32::try_from(self.entries.len() - 1).map_err(io::Error::other)
+        let place = u32::try_from(self.entries.len() - 1).map_err(io::Error::other)?;
+        self.places.insert(session, place);
+        Ok(())
+    }
+
+    /// A session is not as it was written down.
+    pub(super) fn forget(&mut self, session: Handle) {
+        // Mostly there are none.
+        if !self.places.is_empty() {
+            self.places.remove(&session);
+        }
     }
 
     /// Writes what was added.
@@ -76,9 +95,10 @@ impl Notes {
         Ok(())
     }
 
-    /// Adds the session that has this place to those that are true. False if none has it.
-    pub(super) fn confirm(&self, place: u32, records: &mut RestingRecords) -> bool {
-        let entry = self.entries.get(place as usize);
+    /// Adds a session to those that are true, if it was written down. False if not.
+    pub(super) fn confirm(&self, session: Handle, records: &mut RestingRecords) -> bool {
+        let place = self.places.get(&session);
+        let entry = place.and_then(|place| self.entries.get(*place as usize));
         records.entries.extend(entry.into_iter().flatten());
         entry.is_some()
     }

@@ -11,7 +11,7 @@ use crate::{
     plugin::serve::Service,
 };
 
-use super::{NOT_NOTED, Session, Sessions, Wake, resting::RestingRecords};
+use super::{Session, Sessions, Wake, resting::RestingRecords};
 
 /// What another image of the host needs to go on with a session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,15 +50,14 @@ impl Sessions {
         let mut state = Vec::new();
         for some in self.list().chunks(PREPARED_PER_TURN) {
             for session in some {
-                session.noted.set(NOT_NOTED);
                 state.clear();
                 // One that fails is asked again, and then heeded.
                 if session.is_as_new_at_rest()
                     && !session.service.object.is_given_back()
                     && self.export(session, &mut state).is_ok_and(|has_state| has_state)
                 {
-                    let noted = self.notes.borrow_mut().push(&session.connection.record(), &state);
-                    session.noted.set(noted.unwrap_or(NOT_NOTED));
+                    let record = session.connection.record();
+                    let _ = self.notes.borrow_mut().push(session.handle, &record, &state);
                 }
             }
             // It is tried again.
@@ -100,11 +99,10 @@ impl Sessions {
         let mut held_back = self.held_back();
         let (mut records, mut resting) = (Vec::new(), RestingRecords::default());
         let mut state = Vec::new();
-        let mut notes = self.notes.borrow_mut();
         let cannot = |error: std::io::Error| format!("sessions cannot be written down: {error}");
         for session in self.list() {
             // It rests still.
-            if notes.confirm(session.noted.get(), &mut resting) {
+            if self.notes.borrow().confirm(session.handle, &mut resting) {
                 continue;
             }
             let waiting = held_back.remove(&session.handle);
@@ -114,8 +112,10 @@ impl Sessions {
             state.clear();
             let has_state = self.export(&session, &mut state)?;
             if has_state && waiting.is_none() && session.is_as_new_at_rest() {
-                let noted = notes.push(&session.connection.record(), &state).map_err(cannot)?;
-                notes.confirm(noted, &mut resting);
+                let mut notes = self.notes.borrow_mut();
+                let record = session.connection.record();
+                notes.push(session.handle, &record, &state).map_err(cannot)?;
+                notes.confirm(session.handle, &mut resting);
                 continue;
             }
             let state = has_state.then(|| ByteBuf::from(std::mem::take(&mut state)));
@@ -130,6 +130,7 @@ impl Sessions {
                 is_as_new: false,
             });
         }
+        let mut notes = self.notes.borrow_mut();
         notes.flush().map_err(cannot)?;
         if resting.count() > 0 {
             notes.show(&mut resting);
