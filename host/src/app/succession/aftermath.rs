@@ -273,9 +273,13 @@ impl Host {
         }
     }
 
-    /// Keeps a picture as of now.
+    /// Keeps a picture as of now, with the state that instances keep: a crash may come before the next.
     pub fn keep_picture_now(&self) {
-        self.keep_picture(&mut States::new());
+        let mut states = States::new();
+        if self.registry.config().limits.state_every_ms > 0 {
+            self.ask_states(&mut states, Asked::All);
+        }
+        self.keep_picture(&mut states);
     }
 
     fn keep_picture(&self, states: &mut States) {
@@ -308,18 +312,8 @@ impl Host {
     }
 
     fn picture(&self, states: &States) -> Result<Picture, String> {
-        let around = self.succession.around()?;
         let config = self.registry.config();
-        let mut kept = Inheritance::blank(&config);
-        kept.clock_ns = self.registry.clock.start_ns();
-        kept.upgrades = self.succession.upgrades();
-        kept.supervisor = around.supervisor.clone();
-        kept.children = self.succession.children();
-        kept.before = self.succession.predecessor();
-        kept.back = self.succession.back();
-        kept.monitor = around.monitor;
-        kept.passed = self.registry.sockets.managers();
-        kept.failed = self.failed();
+        let mut kept = self.own_inheritance()?;
         let mut instances = Vec::new();
         for instance in self.registry.instances() {
             if let Some((record, beside)) = record(&instance, &config, states) {

@@ -269,6 +269,22 @@ impl Host {
         }
     }
 
+    /// What there is beside instances and sessions.
+    fn own_inheritance(&self) -> Result<Inheritance, String> {
+        let around = self.succession.around()?;
+        let mut own = Inheritance::blank(&self.registry.config());
+        own.clock_ns = self.registry.clock.start_ns();
+        own.upgrades = self.succession.upgrades();
+        own.supervisor = around.supervisor.clone();
+        own.children = self.succession.children();
+        own.before = self.succession.predecessor();
+        own.back = self.succession.back();
+        own.monitor = around.monitor;
+        own.passed = self.registry.sockets.managers();
+        own.failed = self.failed();
+        Ok(own)
+    }
+
     fn write_down(
         &self,
         instances: &[Rc<Instance>],
@@ -278,24 +294,15 @@ impl Host {
     ) -> Result<Inheritance, String> {
         let around = self.succession.around()?;
         let config = self.registry.config();
-        let mut left = Inheritance::blank(&config);
-        left.clock_ns = self.registry.clock.start_ns();
+        let mut left = self.own_inheritance()?;
         left.frozen_ns = frozen_ns;
-        left.upgrades = self.succession.upgrades.get();
         left.crashes = crash::crashes();
         left.connection_id_last = self.registry.connections.id_last();
-        left.supervisor = around.supervisor.clone();
-        left.children = self.succession.children();
-        left.before = self.succession.predecessor();
-        left.back = self.succession.back();
-        left.monitor = around.monitor;
-        left.passed = self.registry.sockets.managers();
         let waiting = (around.waiting)().into_iter();
         left.waiting = waiting.map(|(session, sent)| (session, sent.into())).collect();
         left.asker = asker;
         left.instances =
             instances.iter().map(|it| record(it, &config, sessions)).collect::<Result<_, _>>()?;
-        left.failed = self.failed();
         Ok(left)
     }
 
