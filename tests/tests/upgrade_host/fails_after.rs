@@ -41,6 +41,20 @@ pub(crate) struct Failing {
     pub(crate) server: Server,
     bad: PathBuf,
     pid: u32,
+    copy: Option<Left>,
+}
+
+/// A copy that has taken over, and that nobody else ends where the test fails.
+struct Left(u32);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(pid) = Pid::from_raw(self.0.cast_signed())
+        {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
 }
 
 impl Failing {
@@ -51,7 +65,14 @@ impl Failing {
         let bad = copy(server.folder(), "bad");
         let held = Held::of(&server);
         let pid = server.process().pid();
-        Failing { held, counter, lines: 0, count: 0, server, bad, pid }
+        Failing { held, counter, lines: 0, count: 0, server, bad, pid, copy: None }
+    }
+
+    /// This is the process that serves.
+    fn is_now(&mut self, pid: u64) {
+        let pid = u32::try_from(pid).expect("it is a process");
+        self.copy = (pid != self.server.process().pid()).then_some(Left(pid));
+        self.pid = pid;
     }
 
     /// All that there was before goes on.
@@ -72,17 +93,18 @@ impl Failing {
         self.goes_on();
         let program = program_of(Process::of(self.pid));
         let said = order(&self.server, Some(binary));
+        let (before, now) = (self.pid, self.server.ctl_json(["status"])["pid"].as_u64());
+        let now = now.expect("a number");
+        self.is_now(now);
         let log = self.server.log();
         assert_eq!(said.status, 1, "{goes:?}: {said:?}\n{log}");
         assert!(said.stderr.contains("the host goes on as it"), "{said:?}\n{log}");
         assert!(said.stderr.contains(reason), "no `{reason}` in {said:?}\n{log}");
         assert!(log.contains(reason), "no `{reason}` in\n{log}");
-        let now = self.server.ctl_json(["status"])["pid"].as_u64().expect("a number");
         match goes {
-            Goes::Back => assert_eq!(now, u64::from(self.pid), "{said:?}\n{log}"),
-            Goes::Over => assert_ne!(now, u64::from(self.pid), "{said:?}"),
+            Goes::Back => assert_eq!(now, u64::from(before), "{said:?}\n{log}"),
+            Goes::Over => assert_ne!(now, u64::from(before), "{said:?}"),
         }
-        self.pid = u32::try_from(now).expect("it is a process");
         assert_eq!(program_of(Process::of(self.pid)), program, "the program before");
         self.goes_on();
         no_children(Process::of(self.pid));
@@ -220,7 +242,7 @@ fn what_had_begun_when_a_program_failed_is_finished() {
         drop(slow);
         let now = failing.server.ctl_json(["status"])["pid"].as_u64().expect("a number");
         assert_eq!(now == u64::from(failing.pid), goes == Goes::Back);
-        failing.pid = u32::try_from(now).expect("it is a process");
+        failing.is_now(now);
         failing.goes_on();
         no_children(Process::of(failing.pid));
         failing.ends();
