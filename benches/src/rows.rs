@@ -40,6 +40,8 @@ const fn kept(path: &'static str, bytes: usize) -> Load {
 const GREETING: Load =
     Load { path: "/hello", headers: Headers::Few, connections: 64, status: 200, body_bytes: None };
 const SMALL: Load = kept("/1k.txt", 1024);
+const UNCHANGED: Load =
+    Load { headers: Headers::Unchanged, status: 304, body_bytes: Some(0), ..SMALL };
 const MEDIUM: Trial = Trial::Wrk(kept("/100k.bin", 100 * 1024));
 const LARGE: Load = Load { connections: 4, ..kept("/10m.bin", 10 * 1024 * 1024) };
 
@@ -70,7 +72,8 @@ const ROWS: &[Row] = &[
     row("1 KiB file, browser's headers", Load { headers: Headers::Browser, ..SMALL }, Kind::Nginx, 0.70),
     row("extension hello", GREETING, Kind::MedusaUncounted, 1.02),
     row("1 KiB file", SMALL, Kind::MedusaUncounted, 1.02),
-    row("1 KiB file, 304", Load { headers: Headers::Unchanged, status: 304, body_bytes: Some(0), ..SMALL }, Kind::Nginx, 0.90),
+    row("1 KiB file, 304", UNCHANGED, Kind::Nginx, 0.90),
+    row("1 KiB file, 304", UNCHANGED, Kind::BareLoop, 1.15),
     Row { trial: MEDIUM, ..row("100 KiB file", SMALL, Kind::Nginx, 1.0) },
     Row { trial: MEDIUM, figure: Figure::BothUs, ..row("100 KiB file", SMALL, Kind::Nginx, 1.0) },
     Row { figure: Figure::BothUs, ..row("10 MiB file", LARGE, Kind::Nginx, 1.0) },

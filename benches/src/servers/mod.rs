@@ -1,6 +1,6 @@
 //! The servers that are measured: how each is configured, started, asked for its costs, and stopped.
 
-mod hyper;
+mod beside;
 mod lighttpd;
 mod medusa;
 mod nginx;
@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     MedusaUncounted,
     /// hyper linked in statically: a greeting and nothing else.
     Hyper,
+    /// tokio's loop, one read and one write: what a request costs before anybody knows what it says.
+    BareLoop,
     /// nginx.
     Nginx,
     /// nginx that accepts a connection once it has sent something.
@@ -41,6 +43,7 @@ impl Kind {
             Kind::Medusa => "medusa",
             Kind::MedusaUncounted => "medusa, counters off",
             Kind::Hyper => "static hyper",
+            Kind::BareLoop => "bare loop",
             Kind::Nginx => "nginx",
             Kind::NginxDeferred => "nginx, deferred accept",
             Kind::Lighttpd => "lighttpd",
@@ -70,6 +73,9 @@ impl Kind {
         if is_there(Kind::Hyper) {
             versions.push("hyper as in Cargo.lock".to_owned());
         }
+        if is_there(Kind::BareLoop) {
+            versions.push("tokio as in Cargo.lock".to_owned());
+        }
         if is_there(Kind::Lighttpd) {
             versions.extend(first_line("lighttpd", "-v"));
         }
@@ -80,7 +86,8 @@ impl Kind {
     fn program(self) -> Result<PathBuf> {
         match self {
             Kind::Medusa | Kind::MedusaUncounted => medusa::program(),
-            Kind::Hyper => hyper::program(),
+            Kind::Hyper => beside::program("hyper-static"),
+            Kind::BareLoop => beside::program("bare-loop"),
             Kind::Nginx | Kind::NginxDeferred => find("nginx"),
             Kind::Lighttpd => find("lighttpd"),
         }
@@ -92,7 +99,7 @@ impl Kind {
         match self {
             Kind::Medusa => medusa::configure(&mut command, folder, site, port, true)?,
             Kind::MedusaUncounted => medusa::configure(&mut command, folder, site, port, false)?,
-            Kind::Hyper => hyper::configure(&mut command, port),
+            Kind::Hyper | Kind::BareLoop => beside::configure(&mut command, port),
             Kind::Nginx => nginx::configure(&mut command, folder, site, port, "")?,
             Kind::NginxDeferred => nginx::configure(&mut command, folder, site, port, " deferred")?,
             Kind::Lighttpd => lighttpd::configure(&mut command, folder, site, port)?,
